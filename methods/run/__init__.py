@@ -1,0 +1,1 @@
+"""What makes a run safe: artifacts, atomic writes, resume, seeds, device slots, provenance."""

@@ -1,0 +1,1 @@
+"""What the YAML means: strict loading, typed specifications, expansion into keyed runs."""
