@@ -1,0 +1,1 @@
+"""What is measured on a model: perplexity, size, cost, latency, and statistics over seeds."""

@@ -1,0 +1,1 @@
+"""Pretrained and own networks: import, storage, access to their blocks."""
