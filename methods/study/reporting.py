@@ -1,0 +1,141 @@
+"""What a study says about its tables, figures and claims."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Union
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from methods.study.spec_model import SpecModel
+
+
+class MetricColumn(SpecModel):
+    """A column of measured cells: mean ± 95 % interval over seeds."""
+
+    metric: str
+    """Name of the metric, for example `perplexity/wikipedia.test`."""
+    label: str | None = None
+    setting: str | None = None
+    """Take the cells of this setting; without it every setting has rows of its own."""
+    digits: int = Field(3, ge=0, le=12)
+    """Decimal places."""
+    scale: float = 1.0
+    """The value is shown multiplied by this (100 for percent)."""
+    relative_to: str | None = None
+    """Show the paired difference to this variant instead of the value."""
+    tolerance: float | None = Field(None, ge=0)
+    """How far a cell may move, in the metric's unit, before CI calls it drift where bits cannot be compared."""
+
+
+class PaperColumn(SpecModel):
+    """A column of the paper's own figures, beside ours."""
+
+    paper: str
+    """Heading: what the paper measured (its model and data are seldom ours)."""
+    source: str
+    """Table, figure or section of the paper."""
+    values: dict[str, float | str]
+    """Variant (or `setting/variant`) → the paper's figure."""
+    from_memory: bool = False
+    """The figure could not be checked against the paper's text; the table marks it."""
+
+
+class Table(SpecModel):
+    """One table: rows are variants (in settings), columns are metrics."""
+
+    title: str
+    caption: str | None = None
+    rows: list[str] = ["*"]
+    """Patterns of variants, in the study's order."""
+    settings: list[str] = ["*"]
+    columns: list[Union[MetricColumn, PaperColumn]]
+    notes: dict[str, str] = {}
+    """Variant → footnote."""
+
+
+class Figure(SpecModel):
+    """One plot, drawn from metrics or from the runs' histories."""
+
+    title: str
+    caption: str | None = None
+    kind: Literal["scatter", "bars", "curves", "boxes"]
+    """scatter: two metrics per variant (a Pareto plot); bars: one metric with intervals;
+    curves: two columns of `history.jsonl`; boxes: the metric's values over replicates."""
+    x: str | None = None
+    """scatter: metric; curves: history column."""
+    y: str
+    """The metric, or history column, on the vertical axis."""
+    x_label: str | None = None
+    y_label: str | None = None
+    x_log: bool = False
+    y_log: bool = False
+    rows: list[str] = ["*"]
+    settings: list[str] = ["*"]
+    ratio_to: str | None = None
+    """boxes: divide each replicate's value by this variant's."""
+    fit: Literal["log", "power"] | None = None
+    """curves: overlay the least-squares fit y = a + b ln x, or y = c x^p."""
+
+
+class Ordering(SpecModel):
+    """Every `better` variant beats every `than` variant on the metric, paired over seeds or units."""
+
+    metric: str
+    better: list[str]
+    than: list[str]
+    settings: list[str] = ["*"]
+    over: Literal["seeds", "units"] = "seeds"
+    """units: pair the metric's single values (text windows, replicates) instead of seeds."""
+    margin: float = 0.0
+    """The advantage must exceed this, in the metric's unit."""
+
+
+class Equivalence(SpecModel):
+    """Two variants differ by less than a tolerance: the whole interval lies inside it."""
+
+    metric: str
+    variant: str
+    as_good_as: str
+    tolerance: float = Field(gt=0)
+    settings: list[str] = ["*"]
+    over: Literal["seeds", "units"] = "seeds"
+    one_sided: bool = True
+    """Being better than the tolerance is no failure."""
+
+
+class Band(SpecModel):
+    """A variant's metric, with its whole interval, lies within a band."""
+
+    metric: str
+    variant: str
+    low: float | None = None
+    high: float | None = None
+    settings: list[str] = ["*"]
+
+    @model_validator(mode="after")
+    def _has_bound(self) -> Band:
+        if self.low is None and self.high is None:
+            raise ValueError("a band needs low, high or both")
+        return self
+
+
+Check = Union[Ordering, Equivalence, Band]
+Checks = Annotated[list[Check], BeforeValidator(lambda v: v if isinstance(v, list) else [v])]
+
+
+class Claim(SpecModel):
+    """A sentence of the paper, its figure with its source, and what our cells must show."""
+
+    text: str
+    source: str
+    paper: str | None = None
+    """The paper's figure."""
+    check: Checks = []
+    untestable: str | None = None
+    """Why it cannot be tested at this size; the verdict is then `not testable at this size`."""
+
+    @model_validator(mode="after")
+    def _checkable(self) -> Claim:
+        if bool(self.check) == bool(self.untestable):
+            raise ValueError("a claim has either `check` or `untestable` (with the reason)")
+        return self
