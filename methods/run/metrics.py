@@ -27,8 +27,14 @@ class Metric:
     labels: list[str] | None = None
 
     def __post_init__(self) -> None:
-        if self.values is not None and self.labels is not None and len(self.values) != len(self.labels):
-            raise RetrofitError(f"a metric has {len(self.values)} values but {len(self.labels)} labels")
+        if (
+            self.values is not None
+            and self.labels is not None
+            and len(self.values) != len(self.labels)
+        ):
+            raise RetrofitError(
+                f"a metric has {len(self.values)} values but {len(self.labels)} labels"
+            )
 
 
 def write(path: Path, metrics: dict[str, Metric]) -> None:
@@ -36,7 +42,10 @@ def write(path: Path, metrics: dict[str, Metric]) -> None:
     for name, metric in metrics.items():
         if math.isnan(metric.value):
             raise RetrofitError(f"metric '{name}' is not a number; the run is not kept")
-    rows = {name: {k: v for k, v in asdict(metric).items() if v is not None} for name, metric in metrics.items()}
+    rows = {
+        name: {k: v for k, v in asdict(metric).items() if v is not None}
+        for name, metric in metrics.items()
+    }
     path.write_text(json.dumps(rows, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 

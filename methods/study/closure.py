@@ -72,13 +72,21 @@ def _digest_and_imports(path: Path) -> tuple[str, tuple[Path, ...]]:
     except SyntaxError as error:
         raise RetrofitError(f"{path}:{error.lineno}: not valid Python: {error.msg}") from None
     module = ".".join([PACKAGE.name, *path.relative_to(PACKAGE).with_suffix("").parts])
-    package = module.removesuffix(".__init__") if path.name == "__init__.py" else module.rpartition(".")[0]
+    package = (
+        module.removesuffix(".__init__")
+        if path.name == "__init__.py"
+        else module.rpartition(".")[0]
+    )
     visitor = _Imports(package)
     visitor.visit(tree)
     digest = hashlib.sha256(ast.dump(_without_docstrings(tree)).encode()).hexdigest()
     found = {file for name in visitor.names if (file := file_of(name))}
     # Importing a module runs the __init__ files above it.
-    found.update(init for parent in path.parents if (init := parent / "__init__.py").is_file() and PACKAGE in init.parents)
+    found.update(
+        init
+        for parent in path.parents
+        if (init := parent / "__init__.py").is_file() and PACKAGE in init.parents
+    )
     return digest, tuple(sorted(found - {path}))
 
 

@@ -26,7 +26,7 @@ def nearest(name: object, allowed: Iterable[object]) -> str | None:
 
 
 def choices(name: object, allowed: Iterable[object]) -> str:
-    """"did you mean X? allowed: X, Y, Z" — the tail of every message about a wrong name."""
+    """ "did you mean X? allowed: X, Y, Z" — the tail of every message about a wrong name."""
     names = [str(candidate) for candidate in allowed]
     guess = nearest(name, names)
     hint = f"did you mean '{guess}'? " if guess else ""

@@ -12,7 +12,9 @@ KEY_VERSION = 1
 
 def canonical(value: Any) -> str:
     """One text for equal values: keys sorted, no spaces, 1.0 and 1 told apart, NaN refused."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False
+    )
 
 
 def digest(value: Any, length: int = 12) -> str:
@@ -23,5 +25,12 @@ def digest(value: Any, length: int = 12) -> str:
 def run_key(kind: str, spec: dict, seed: int | None, upstream: list[str], code: str) -> str:
     """The key of a run.  Not in it: git revision, host, package versions (recorded in `meta.json` instead)."""
     return digest(
-        {"version": KEY_VERSION, "kind": kind, "spec": spec, "seed": seed, "upstream": upstream, "code": code}
+        {
+            "version": KEY_VERSION,
+            "kind": kind,
+            "spec": spec,
+            "seed": seed,
+            "upstream": upstream,
+            "code": code,
+        }
     )

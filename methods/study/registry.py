@@ -28,9 +28,13 @@ class StepParams(SpecModel):
     stochastic: ClassVar[bool] = True
     """Does the result depend on the seed?  Where it does not, one run serves every seed."""
     roles: ClassVar[tuple[str, ...]] = ()
-    """The data roles of the study (train, calibration, eval, ...) that the code reads."""
+    """The data roles of the study (train, calibration, eval, ...) that the code cannot do without."""
+    optional_roles: ClassVar[tuple[str, ...]] = ()
+    """Data roles that the code reads where the study gives them."""
 
-    threads: int = Field(1, ge=1, description="CPU threads of the job; part of the key, because sums depend on it.")
+    threads: int = Field(
+        1, ge=1, description="CPU threads of the job; part of the key, because sums depend on it."
+    )
 
     def check_base(self, config: dict) -> None:
         """Refuse, before any job starts, a base model (its `config.json`) that cannot work."""
@@ -80,7 +84,9 @@ def register(implementation: str, paper: str | None = None) -> Callable[[type], 
         name = params.model_fields[kind].default
         known = _entries.get((kind, name))
         if known and known.implementation != implementation:
-            raise RetrofitError(f"{kind} '{name}' is declared twice: {known.implementation} and {implementation}")
+            raise RetrofitError(
+                f"{kind} '{name}' is declared twice: {known.implementation} and {implementation}"
+            )
         _entries[kind, name] = Entry(name, kind, params, implementation, paper)
         return params
 

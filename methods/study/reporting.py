@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Union
+from typing import Annotated, Any, Literal, Union
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from methods.study.spec_model import SpecModel
+
+
+def told_apart_by(*keys: str, default: str) -> Discriminator:
+    """A union whose members are told apart by which of `keys` is present, so that errors name one member only."""
+
+    def tag(value: Any) -> str:
+        present = value if isinstance(value, dict) else getattr(value, "__dict__", {})
+        return f"<{next((key for key in keys if key in present), default)}>"
+
+    return Discriminator(tag)
 
 
 class MetricColumn(SpecModel):
@@ -40,6 +50,12 @@ class PaperColumn(SpecModel):
     """The figure could not be checked against the paper's text; the table marks it."""
 
 
+Column = Annotated[
+    Union[Annotated[MetricColumn, Tag("<metric>")], Annotated[PaperColumn, Tag("<paper>")]],
+    told_apart_by("paper", default="metric"),
+]
+
+
 class Table(SpecModel):
     """One table: rows are variants (in settings), columns are metrics."""
 
@@ -48,7 +64,7 @@ class Table(SpecModel):
     rows: list[str] = ["*"]
     """Patterns of variants, in the study's order."""
     settings: list[str] = ["*"]
-    columns: list[Union[MetricColumn, PaperColumn]]
+    columns: list[Column]
     notes: dict[str, str] = {}
     """Variant → footnote."""
 
@@ -119,7 +135,14 @@ class Band(SpecModel):
         return self
 
 
-Check = Union[Ordering, Equivalence, Band]
+Check = Annotated[
+    Union[
+        Annotated[Ordering, Tag("<better>")],
+        Annotated[Equivalence, Tag("<as_good_as>")],
+        Annotated[Band, Tag("<low>")],
+    ],
+    told_apart_by("better", "as_good_as", default="low"),
+]
 Checks = Annotated[list[Check], BeforeValidator(lambda v: v if isinstance(v, list) else [v])]
 
 

@@ -6,10 +6,10 @@ import re
 from functools import cache
 from typing import Annotated, Any, Literal, Union
 
-from pydantic import BeforeValidator, Field, create_model, field_validator, model_validator
+from pydantic import BeforeValidator, Field, Tag, create_model, field_validator, model_validator
 
 from methods.study.registry import MeasureParams, MethodParams, entries
-from methods.study.reporting import Claim, Figure, Table
+from methods.study.reporting import Claim, Figure, Table, told_apart_by
 from methods.study.spec_model import SpecModel
 
 NAME = re.compile(r"[a-z0-9][a-z0-9.+_-]*")
@@ -48,7 +48,9 @@ class DataRef(SpecModel):
     def _has_split(cls, value: str) -> str:
         name, dot, split = value.rpartition(".")
         if not dot or not name or not split:
-            raise ValueError(f"'{value}' names no split; write <data set>.<split>, for example wikipedia.train")
+            raise ValueError(
+                f"'{value}' names no split; write <data set>.<split>, for example wikipedia.train"
+            )
         return value
 
 
@@ -57,7 +59,9 @@ def _as_mapping(key: str):
 
 
 DataRefOrName = Annotated[DataRef, _as_mapping("set")]
-DataRefs = Annotated[list[DataRefOrName], BeforeValidator(lambda v: v if isinstance(v, list) else [v])]
+DataRefs = Annotated[
+    list[DataRefOrName], BeforeValidator(lambda v: v if isinstance(v, list) else [v])
+]
 Data = dict[Literal[ROLES], DataRefs]
 
 
@@ -82,7 +86,15 @@ class NamedBase(SpecModel):
     name: Name
 
 
-Base = Annotated[Union[NamedBase, HubBase, PathBase], _as_mapping("name")]
+Base = Annotated[
+    Union[
+        Annotated[NamedBase, Tag("<name>")],
+        Annotated[HubBase, Tag("<huggingface>")],
+        Annotated[PathBase, Tag("<path>")],
+    ],
+    told_apart_by("huggingface", "path", default="name"),
+    _as_mapping("name"),
+]
 
 
 class Paper(SpecModel):
@@ -188,7 +200,10 @@ def study_type() -> type[StudyBase]:
     step = union("method", MethodParams)
     measure = Annotated[union("measure", MeasureParams), _as_mapping("measure")]
     variant = create_model("Variant", __base__=VariantSpec, steps=(list[step], ...))
-    variants = dict[Name, Annotated[variant, BeforeValidator(lambda v: {"steps": v} if isinstance(v, list) else v)]]
+    variants = dict[
+        Name,
+        Annotated[variant, BeforeValidator(lambda v: {"steps": v} if isinstance(v, list) else v)],
+    ]
     return create_model(
         "Study",
         __base__=StudyBase,

@@ -30,11 +30,15 @@ class Document:
     def _plain(self, node: Any) -> Any:
         self._nodes += 1
         if self._nodes > MOST_NODES:
-            raise SpecError([f"{self.path}: more than {MOST_NODES} values once its aliases are followed"])
+            raise SpecError(
+                [f"{self.path}: more than {MOST_NODES} values once its aliases are followed"]
+            )
         if isinstance(node, CommentedMap):
             for key in node:
                 if not isinstance(key, (str, int)):
-                    raise SpecError([f"{self.path}:{node.lc.line + 1}: a key must be text, found {key!r}"])
+                    raise SpecError(
+                        [f"{self.path}:{node.lc.line + 1}: a key must be text, found {key!r}"]
+                    )
             return {str(key): self._plain(child) for key, child in node.items()}
         if isinstance(node, CommentedSeq):
             return [self._plain(child) for child in node]
@@ -71,11 +75,17 @@ def load(path: Path | str) -> Document:
         tree = yaml.load(path.read_text(encoding="utf-8"))
     except DuplicateKeyError as error:
         mark = error.problem_mark
-        raise SpecError([f"{path}:{mark.line + 1}: {error.problem.split(' with value')[0]}; the key stands twice"]) from None
+        raise SpecError(
+            [
+                f"{path}:{mark.line + 1}: {error.problem.split(' with value')[0]}; the key stands twice"
+            ]
+        ) from None
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f":{mark.line + 1}" if mark else ""
-        raise SpecError([f"{path}{where}: not valid YAML: {error.problem or error.context}"]) from None
+        raise SpecError(
+            [f"{path}{where}: not valid YAML: {error.problem or error.context}"]
+        ) from None
     except UnicodeDecodeError:
         raise SpecError([f"{path}: not UTF-8 text"]) from None
     except (YAMLError, RecursionError, ValueError) as error:

@@ -1,0 +1,63 @@
+"""Checkpoints of unfinished runs: outside the artifact, atomic, keyed, so they survive SIGKILL."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from methods.study.errors import RetrofitError
+
+FILE = "checkpoint.safetensors"
+
+
+class Checkpoint:
+    """The one checkpoint of a run.  `directory=None` keeps nothing (for tests and notebooks)."""
+
+    def __init__(self, directory: Path | None):
+        self.directory = directory
+        self._last = time.monotonic()
+
+    def every(self, seconds: float) -> bool:
+        """True when `seconds` have passed since the last save (or the start)."""
+        return self.directory is not None and time.monotonic() - self._last >= seconds
+
+    def save(self, tensors: dict[str, Any], state: dict[str, Any]) -> None:
+        """Replace the checkpoint by `tensors` (torch) and `state` (JSON), atomically."""
+        if self.directory is None:
+            return
+        from safetensors.torch import save_file
+
+        self.directory.mkdir(parents=True, exist_ok=True)
+        aside = self.directory / f".{FILE}.{os.getpid()}"
+        whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+        save_file(whole, aside, metadata={"state": json.dumps(state)})
+        with open(aside, "rb") as handle:
+            os.fsync(handle.fileno())
+        os.replace(aside, self.directory / FILE)
+        self._last = time.monotonic()
+
+    def load(self) -> dict[str, Any] | None:
+        """`{"tensors": …, "state": …}` of the last save, or None.  A damaged file is put away and named."""
+        if self.directory is None or not (self.directory / FILE).is_file():
+            return None
+        from safetensors import SafetensorError, safe_open
+
+        path = self.directory / FILE
+        try:
+            with safe_open(path, framework="pt") as file:
+                state = json.loads((file.metadata() or {})["state"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise RetrofitError(
+                f"{path} is damaged ({error}); delete it to start this run from the beginning"
+            ) from None
+        return {"tensors": tensors, "state": state}
+
+    def clear(self) -> None:
+        """Forget the checkpoint: its run is done."""
+        if self.directory is not None:
+            shutil.rmtree(self.directory, ignore_errors=True)

@@ -1,0 +1,320 @@
+"""From a checked study to its runs: variants × settings × seeds, prefixes of chains shared, every run keyed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from methods.study import strict_yaml
+from methods.study.closure import code_hash
+from methods.study.errors import RetrofitError, SpecError, choices
+from methods.study.keys import run_key
+from methods.study.loading import load_study, matches
+from methods.study.registry import StepParams, find
+from methods.study.specification import DataRef, HubBase, NamedBase, PathBase, Setting, StudyBase
+
+KINDS = ("data", "base", "method", "evaluate")
+BASE_IMPLEMENTATION = "methods.models.imports:base"
+DATA_IMPLEMENTATION = "methods.data.building:build_run"
+LONGEST_SLUG = 60
+
+
+@dataclass(frozen=True)
+class Run:
+    """One keyed piece of work.  `slug` is for people, `key` for the truth."""
+
+    kind: str
+    slug: str
+    spec: dict[str, Any]
+    implementation: str
+    seed: int | None
+    upstream: dict[str, Run]
+    code: str
+    threads: int = 1
+    key: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        upstream = [f"{role}={run.key}" for role, run in sorted(self.upstream.items())]
+        spec = {"implementation": self.implementation, **self.spec}
+        object.__setattr__(self, "key", run_key(self.kind, spec, self.seed, upstream, self.code))
+
+    @property
+    def name(self) -> str:
+        """`<slug>-<key>`, the name of the run's directory."""
+        return f"{self.slug[:LONGEST_SLUG]}-{self.key}"
+
+    @property
+    def directory(self) -> Path:
+        """Where the artifact goes, relative to the results' root."""
+        return Path("runs") / self.kind / self.name
+
+    def describe(self) -> dict[str, Any]:
+        """What the job reads: everything that the work depends on, as JSON."""
+        return {
+            "kind": self.kind,
+            "slug": self.slug[:LONGEST_SLUG],
+            "key": self.key,
+            "implementation": self.implementation,
+            "spec": self.spec,
+            "seed": self.seed,
+            "code": self.code,
+            "threads": self.threads,
+            "upstream": {
+                role: f"{run.kind}/{run.name}" for role, run in sorted(self.upstream.items())
+            },
+        }
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A variant in a setting with one seed, and the runs that measure it."""
+
+    setting: str
+    variant: str
+    seed: int
+    chain: tuple[Run, ...]
+    evaluations: tuple[Run, ...]
+
+    @property
+    def result(self) -> Run:
+        """The run whose artifact the variant leaves."""
+        return self.chain[-1]
+
+    @property
+    def measured(self) -> tuple[Run, ...]:
+        """Runs whose metrics belong to this cell."""
+        return (self.result, *self.evaluations)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a study and a tier ask for."""
+
+    path: Path
+    tier: str
+    study: StudyBase
+    cells: tuple[Cell, ...]
+    left_out: dict[str, str]
+    """Optional settings that cannot run here, with the reason."""
+
+    def runs(self) -> dict[str, Run]:
+        """Every run by name, upstream before downstream."""
+        found: dict[str, Run] = {}
+
+        def visit(run: Run) -> None:
+            if run.name not in found:
+                for upstream in run.upstream.values():
+                    visit(upstream)
+                found[run.name] = run
+
+        for cell in self.cells:
+            for run in (*cell.chain, *cell.evaluations):
+                visit(run)
+        return found
+
+
+def plan(path: Path | str, tier: str = "full", configs: Path = Path("configs")) -> Plan:
+    """Expand a study file.  Raises SpecError or RetrofitError before anything runs."""
+    study = load_study(path, tier)
+    expander = _Expander(study, Path(path), configs)
+    cells = tuple(expander.cells())
+    if not cells:
+        reasons = "; ".join(f"{name}: {why}" for name, why in expander.left_out.items())
+        raise SpecError([f"{path}: tier {tier} leaves no run{': ' + reasons if reasons else ''}"])
+    return Plan(Path(path), tier, study, cells, expander.left_out)
+
+
+def seeds_of(study: StudyBase, variant: str, setting: Setting) -> int:
+    """How many seeds a variant gets; the last matching pattern wins."""
+    if setting.seeds is not None:
+        return setting.seeds
+    if isinstance(study.seeds, int):
+        return study.seeds
+    found = [count for pattern, count in study.seeds.items() if fnmatchcase(variant, pattern)]
+    return found[-1] if found else 1
+
+
+class _Expander:
+    def __init__(self, study: StudyBase, path: Path, configs: Path):
+        self.study, self.path, self.configs = study, path, configs
+        self.left_out: dict[str, str] = {}
+        self._runs: dict[str, Run] = {}
+        self._data_keys: dict[str, dict] = {}
+
+    def cells(self) -> Iterator[Cell]:
+        for name, setting in (self.study.settings or {"default": Setting()}).items():
+            reason = self._unavailable(setting) if setting.optional else None
+            if reason:
+                self.left_out[name] = reason
+                continue
+            for variant, chain in self.study.variants.items():
+                if matches(variant, setting.only):
+                    for seed in range(seeds_of(self.study, variant, setting)):
+                        yield self._cell(name, setting, variant, chain, seed)
+
+    def _cell(self, name: str, setting: Setting, variant: str, chain: Any, seed: int) -> Cell:
+        where = f"{self.path}: setting {name}, variant {variant}"
+        data = {**self.study.data, **setting.data, **chain.data}
+        base = setting.base or self.study.base
+        runs = [self._base_run(base)] if base else []
+        config = runs[0].spec.get("config", {}) if runs else {}
+        for params in chain.steps:
+            overrides = setting.methods.get(params.method)
+            if overrides:
+                # Validated anew: overrides come as plain values and must pass every check of the model.
+                params = type(params).model_validate({**params.model_dump(), **overrides})
+            if params.needs_base and not runs:
+                raise SpecError(
+                    [f"{where}: method {params.method} changes a model, and there is no `base`"]
+                )
+            if config:
+                self._check_base(params, config, where)
+            upstream = {"base": runs[-1]} if params.needs_base else {}
+            runs.append(
+                self._step_run("method", params.method, params, upstream, data, seed, where)
+            )
+        if not runs:
+            raise SpecError(
+                [f"{where}: no steps and no base model, so there is nothing to measure"]
+            )
+        measured = tuple(
+            self._step_run("evaluate", m.measure, m, {"model": runs[-1]}, data, seed, where)
+            for m in self.study.measure
+        )
+        return Cell(name, variant, seed, tuple(runs), measured)
+
+    def _check_base(self, params: StepParams, config: dict, where: str) -> None:
+        try:
+            params.check_base(config)
+        except RetrofitError as error:
+            raise SpecError([f"{where}: {error}"]) from None
+
+    def _step_run(
+        self,
+        kind: str,
+        name: str,
+        params: StepParams,
+        upstream: dict[str, Run],
+        data: dict,
+        seed: int,
+        where: str,
+    ) -> Run:
+        entry = find("method" if kind == "method" else "measure", name)
+        upstream, refs = dict(upstream), {}
+        for role in (*params.roles, *params.optional_roles):
+            if role not in data:
+                if role in params.roles:
+                    raise SpecError(
+                        [
+                            f"{where}: {name} reads the data role '{role}'; the study gives {sorted(data) or 'none'}"
+                        ]
+                    )
+                continue
+            refs[role] = [ref.model_dump(exclude_none=True) for ref in data[role]]
+            for ref in data[role]:
+                upstream[f"data:{ref.dataset}"] = self._data_run(ref)
+        previous = upstream.get("model") or upstream.get("base")
+        slug = f"{previous.slug}.{name}" if previous and previous.kind != "base" else name
+        values = params.model_dump(mode="json")
+        threads = values.pop("threads")
+        spec = {"params": {**values, "threads": threads}, "data": refs}
+        module = entry.implementation.split(":")[0]
+        seed_used = seed if params.stochastic else None
+        return self._shared(
+            Run(
+                kind,
+                _slug(slug),
+                spec,
+                entry.implementation,
+                seed_used,
+                upstream,
+                code_hash(module),
+                threads,
+            )
+        )
+
+    def _data_run(self, ref: DataRef) -> Run:
+        from methods.data.lock import data_key  # the planner's only look at the data floor
+
+        name = ref.dataset
+        if name not in self._data_keys:
+            known = sorted(p.stem for p in (self.configs / "datasets").glob("*.yaml"))
+            if name not in known:
+                raise SpecError(
+                    [f"{self.path}: there is no data set '{name}'; {choices(name, known)}"]
+                )
+            self._data_keys[name] = data_key(name)
+        # The content's hash is the truth; the code that built it only matters while it is not known.
+        code = (
+            ""
+            if self._data_keys[name].get("content")
+            else code_hash(DATA_IMPLEMENTATION.split(":")[0])
+        )
+        return self._shared(
+            Run(
+                "data",
+                _slug(name),
+                {"dataset": name, **self._data_keys[name]},
+                DATA_IMPLEMENTATION,
+                None,
+                {},
+                code,
+            )
+        )
+
+    def _base_run(self, base: Any) -> Run:
+        match base:
+            case HubBase():
+                slug, declared = base.huggingface.rpartition("/")[2], base.model_dump()
+            case PathBase():
+                directory = Path(base.path)
+                if not directory.is_dir():
+                    raise SpecError(
+                        [f"{self.path}: base: the directory {base.path} does not exist"]
+                    )
+                slug, declared = (
+                    directory.name,
+                    {**base.model_dump(), "files": _fingerprint(directory)},
+                )
+            case NamedBase():
+                file = self.configs / "models" / f"{base.name}.yaml"
+                known = sorted(p.stem for p in file.parent.glob("*.yaml"))
+                if base.name not in known:
+                    raise SpecError(
+                        [
+                            f"{self.path}: there is no model '{base.name}'; {choices(base.name, known)}"
+                        ]
+                    )
+                slug, declared = base.name, {"name": base.name, **strict_yaml.load(file).value}
+        code = code_hash(BASE_IMPLEMENTATION.split(":")[0])
+        return self._shared(Run("base", _slug(slug), declared, BASE_IMPLEMENTATION, None, {}, code))
+
+    def _shared(self, run: Run) -> Run:
+        """One object for one key, so that shared prefixes are shared."""
+        return self._runs.setdefault(run.name, run)
+
+    def _unavailable(self, setting: Setting) -> str | None:
+        from methods.data.lock import available
+
+        for refs in {**self.study.data, **setting.data}.values():
+            for ref in refs:
+                if not available(ref.dataset):
+                    return f"data set {ref.dataset} cannot be had here"
+        return None
+
+
+def _fingerprint(directory: Path) -> dict[str, list[int]]:
+    """Size and modification time of each file of a local model: enough to notice that it was replaced."""
+    return {
+        file.name: [file.stat().st_size, file.stat().st_mtime_ns]
+        for file in sorted(directory.iterdir())
+        if file.is_file()
+    }
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9.+_-]+", "-", text.lower()).strip("-.")
