@@ -147,7 +147,9 @@ def in_dtype(module: nn.Module, dtype: torch.dtype | None) -> Iterator[nn.Module
     Unlike a cast copy, hooks on the module keep working, and the exact weights return.
     """
     tensors = [*module.parameters(), *module.buffers()]
-    changed = [t for t in tensors if dtype is not None and t.is_floating_point() and t.dtype != dtype]
+    changed = [
+        t for t in tensors if dtype is not None and t.is_floating_point() and t.dtype != dtype
+    ]
     kept = [t.data for t in changed]
     try:
         for tensor in changed:

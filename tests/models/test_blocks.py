@@ -4,7 +4,6 @@ import copy
 
 import pytest
 import torch
-from tests.models.tiny import ARCHITECTURES, tiny_model, tiny_tokens
 
 from methods.models.blocks import (
     block_linears,
@@ -14,6 +13,7 @@ from methods.models.blocks import (
     run_block,
 )
 from methods.study.errors import RetrofitError
+from tests.models.tiny import ARCHITECTURES, tiny_model, tiny_tokens
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -64,7 +64,8 @@ def test_bfloat16_run_returns_the_exact_weights_and_feeds_hooks():
     handle = block.self_attn.q_proj.register_forward_pre_hook(lambda m, a: seen.append(a[0]))
     out = run_block(block, hidden, kwargs, batch=1, dtype=torch.bfloat16)
     handle.remove()
-    assert out.dtype == torch.bfloat16 and [s.dtype for s in seen] == [torch.bfloat16] * 3
+    assert out.dtype == torch.bfloat16
+    assert [s.dtype for s in seen] == [torch.bfloat16] * 3
     assert all(torch.equal(v, before[k]) for k, v in block.state_dict().items())
     exact = run_block(block, hidden, kwargs)
     assert (out.float() - exact).norm() / exact.norm() < 0.02
@@ -73,9 +74,16 @@ def test_bfloat16_run_returns_the_exact_weights_and_feeds_hooks():
 def test_in_dtype_restores_after_an_error():
     layer = torch.nn.Linear(3, 3)
     kept = layer.weight.data
-    with pytest.raises(ZeroDivisionError), in_dtype(layer, torch.bfloat16):
-        assert layer.weight.dtype == torch.bfloat16
-        raise ZeroDivisionError
+    inside = []
+
+    def fail_halfway():
+        with in_dtype(layer, torch.bfloat16):
+            inside.append(layer.weight.dtype)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_halfway()
+    assert inside == [torch.bfloat16]
     assert layer.weight.data.data_ptr() == kept.data_ptr()
 
 

@@ -1,7 +1,7 @@
 """Tiny random networks of the architectures that are supported by name (no downloads)."""
 
 import torch
-from transformers import AutoModelForCausalLM, CONFIG_MAPPING
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 VOCABULARY = 96
 COMMON = {
