@@ -144,11 +144,14 @@ def first_block_inputs(
 def in_dtype(module: nn.Module, dtype: torch.dtype | None) -> Iterator[nn.Module]:
     """`module` computing in `dtype` inside the `with`, its own tensors back untouched after it.
 
-    Unlike a cast copy, hooks on the module keep working, and the exact weights return.
+    Unlike a cast copy, hooks on the module keep working, and the exact weights return. Buffers stay:
+    rotary frequencies in bfloat16 would move distant positions, and transformers keeps them in
+    float32 as well.
     """
-    tensors = [*module.parameters(), *module.buffers()]
     changed = [
-        t for t in tensors if dtype is not None and t.is_floating_point() and t.dtype != dtype
+        t
+        for t in module.parameters()
+        if dtype is not None and t.is_floating_point() and t.dtype != dtype
     ]
     kept = [t.data for t in changed]
     try:

@@ -89,6 +89,9 @@ class LanguageModel:
         if name not in linears:
             raise RetrofitError(f"packed layer {name} is no linear layer of the model")
         weight = self.model.get_submodule(name).weight
+        embedding = self.model.get_input_embeddings()
+        if embedding is not None and weight is embedding.weight:
+            raise RetrofitError(f"packed layer {name} shares its weight with the embedding")
         if tuple(weight.shape) != packed.shape:
             raise RetrofitError(
                 f"packed layer {name} is {packed.shape}, the model's is {tuple(weight.shape)}"

@@ -81,6 +81,9 @@ def test_a_packed_form_that_disagrees_with_the_model_is_refused(tmp_path):
     packed = nearest(model.get_submodule(name).weight, 4)
     with pytest.raises(RetrofitError, match=rf"{name} differs from its packed form"):
         LanguageModel(model, quantized={name: packed}).save(tmp_path)
+    head = nearest(model.lm_head.weight, 4)
+    with pytest.raises(RetrofitError, match="lm_head shares its weight with the embedding"):
+        LanguageModel(model, quantized={"lm_head": head}).save(tmp_path)
     with pytest.raises(RetrofitError, match="no linear layer"):
         LanguageModel(model, quantized={"model.norm": packed}).save(tmp_path)
 
