@@ -26,7 +26,7 @@ from methods.export.packed import PackedWeight
 from methods.study.errors import RetrofitError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from methods.run.metrics import Metric
 
@@ -82,6 +82,8 @@ class LanguageModel:
             _edit_json(directory / "config.json", quantization_config=section)
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(directory)
+            # How this process happened to load it is no property of the tokenizer.
+            _edit_json(directory / "tokenizer_config.json", is_local=None, local_files_only=None)
         extra = {"notes": self.notes, "registers": list(self.registers), "packed": description}
         (directory / EXTRA).write_text(json.dumps(extra, indent=1, sort_keys=True) + "\n", "utf-8")
 
@@ -115,7 +117,9 @@ def without_progress_bars() -> Iterator[None]:
 
 
 def _edit_json(path: Path, **changes: Any) -> None:
+    """Set keys of a JSON file; None removes one."""
     content = json.loads(path.read_text("utf-8")) | changes
+    content = {key: value for key, value in content.items() if changes.get(key, 0) is not None}
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", "utf-8")
 
 
@@ -197,21 +201,34 @@ def _tensors(directory: Path) -> dict[str, torch.Tensor]:
 def from_pretrained(
     directory: Path, state: dict[str, torch.Tensor] | None = None
 ) -> PreTrainedModel:
-    """The dense model of `directory` with its own weights, or with those of `state`.
-
-    Raises RetrofitError when a weight is missing or left over.
-    """
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+    """The dense model of `directory` with its own weights, or with those of `state`."""
+    from transformers import AutoConfig
 
     try:
         config = AutoConfig.from_pretrained(directory, local_files_only=True)
-        if state is not None and hasattr(config, "quantization_config"):
-            del config.quantization_config
-        if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-            raise ValueError(f"'{config.model_type}' is no causal language model")
+    except (ValueError, OSError, KeyError) as error:
+        raise RetrofitError(f"{directory}: config.json describes no known model: {error}") from None
+    if state is not None and hasattr(config, "quantization_config"):
+        del config.quantization_config
+    return build(config, state, str(directory))
+
+
+def build(
+    config: PretrainedConfig, state: dict[str, torch.Tensor] | None, origin: str
+) -> PreTrainedModel:
+    """A causal language model with the weights `state`, or with those in the directory `origin`.
+
+    Raises RetrofitError when a weight is missing, left over, misshapen or unreadable, where
+    transformers would go on with random numbers.
+    """
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise RetrofitError(f"{origin}: '{config.model_type}' is no causal language model")
+    try:
         with without_progress_bars():
             model, report = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].from_pretrained(
-                directory if state is None else None,
+                origin if state is None else None,
                 config=config,
                 state_dict=state,
                 dtype=config.dtype or "auto",
@@ -220,16 +237,14 @@ def from_pretrained(
                 output_loading_info=True,
             )
     except SafetensorError as error:
-        raise RetrofitError(f"the weights in {directory} are damaged: {error}") from None
-    except (ValueError, OSError, KeyError) as error:
-        raise RetrofitError(
-            f"{directory} does not load as a causal language model: {error}"
-        ) from None
+        raise RetrofitError(f"the weights in {origin} are damaged: {error}") from None
+    except (ValueError, OSError, KeyError, RuntimeError) as error:
+        raise RetrofitError(f"{origin} does not load as a causal language model: {error}") from None
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
         found = sorted(map(str, report.get(problem) or []))
         if found:
             more = f" and {len(found) - 3} more" if len(found) > 3 else ""
             raise RetrofitError(
-                f"{directory}: {problem.replace('_', ' ')}: {', '.join(found[:3])}{more}"
+                f"{origin}: {problem.replace('_', ' ')}: {', '.join(found[:3])}{more}"
             )
     return model.eval()
