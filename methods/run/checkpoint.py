@@ -15,10 +15,15 @@ FILE = "checkpoint.safetensors"
 
 
 class Checkpoint:
-    """The one checkpoint of a run.  `directory=None` keeps nothing (for tests and notebooks)."""
+    """The one checkpoint of a run.  `directory=None` keeps nothing (for tests and notebooks).
 
-    def __init__(self, directory: Path | None):
+    `history` is the run's list of recorded rows: it is saved with the state and restored in place, so that a
+    resumed run's history has no gap.
+    """
+
+    def __init__(self, directory: Path | None, history: list[dict[str, Any]] | None = None):
         self.directory = directory
+        self.history = history if history is not None else []
         self._last = time.monotonic()
 
     def every(self, seconds: float) -> bool:
@@ -33,15 +38,21 @@ class Checkpoint:
 
         self.directory.mkdir(parents=True, exist_ok=True)
         aside = self.directory / f".{FILE}.{os.getpid()}"
-        whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-        save_file(whole, aside, metadata={"state": json.dumps(state)})
+        # Cloned: safetensors refuses tensors that share memory.
+        whole = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
+        save_file(
+            whole, aside, metadata={"state": json.dumps({"state": state, "history": self.history})}
+        )
         with open(aside, "rb") as handle:
             os.fsync(handle.fileno())
         os.replace(aside, self.directory / FILE)
         self._last = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
-        """`{"tensors": …, "state": …}` of the last save, or None.  A damaged file is put away and named."""
+        """`{"tensors": …, "state": …}` of the last save, or None where there is none.
+
+        Raises RetrofitError for a damaged file, naming it.
+        """
         if self.directory is None or not (self.directory / FILE).is_file():
             return None
         from safetensors import SafetensorError, safe_open
@@ -49,13 +60,14 @@ class Checkpoint:
         path = self.directory / FILE
         try:
             with safe_open(path, framework="pt") as file:
-                state = json.loads((file.metadata() or {})["state"])
+                saved = json.loads((file.metadata() or {})["state"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, KeyError, ValueError) as error:
             raise RetrofitError(
                 f"{path} is damaged ({error}); delete it to start this run from the beginning"
             ) from None
-        return {"tensors": tensors, "state": state}
+        self.history[:] = saved["history"]
+        return {"tensors": tensors, "state": saved["state"]}
 
     def clear(self) -> None:
         """Forget the checkpoint: its run is done."""

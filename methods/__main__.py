@@ -1,0 +1,254 @@
+"""`python -m methods VERB …`: every step of the workflow, callable by hand."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+KIND_OF_VERB = {"data": "data", "base": "base", "apply": "method", "evaluate": "evaluate"}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(prog="python -m methods", description=__doc__)
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(name: str, text: str, *, results: bool = True) -> argparse.ArgumentParser:
+        one = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        if results:
+            one.add_argument(
+                "--results",
+                type=Path,
+                default=Path("results"),
+                metavar="DIR",
+                help="results folder",
+            )
+            one.add_argument(
+                "--work", type=Path, default=Path("work"), metavar="DIR", help="scratch folder"
+            )
+        return one
+
+    def tier(one: argparse.ArgumentParser, default: str = "full") -> None:
+        one.add_argument(
+            "--tier", default=default, help="quick, full or paper (default: %(default)s)"
+        )
+
+    one = verb("plan", "list the runs of studies: cached or missing, with their time")
+    one.add_argument("studies", nargs="*", metavar="STUDY", help="name or file; none: all")
+    tier(one, "quick")
+
+    one = verb("data", "build data sets by name, or do one data run of the workflow")
+    one.add_argument("names", nargs="*", metavar="NAME", help="data sets, or one run; none: all")
+    one.add_argument("--refresh", action="store_true", help="build again from the sources")
+    one.add_argument("--lock", action="store_true", help="write what was built into data.dvc")
+    one.add_argument("--log", type=Path, help="write messages and tracebacks to this file")
+    for name, text in (
+        ("base", "import or train one base model run"),
+        ("apply", "do one method run"),
+        ("evaluate", "do one evaluation run"),
+    ):
+        one = verb(name, text)
+        one.add_argument("run", metavar="RUN", help="<slug>-<key>, as `plan` lists it")
+        one.add_argument("--log", type=Path, help="write messages and tracebacks to this file")
+
+    one = verb("table", "write the tables and figures of one study from finished runs")
+    one.add_argument("study", metavar="STUDY")
+    tier(one)
+    one.add_argument("--log", type=Path, help="write messages and tracebacks to this file")
+
+    one = verb("report", "write claims.md and the report page from the tables")
+    one.add_argument("studies", nargs="*", metavar="STUDY")
+    tier(one)
+    one.add_argument("--log", type=Path, help="write messages and tracebacks to this file")
+
+    one = verb("verify", "say which committed tables are stale, without training")
+    one.add_argument("studies", nargs="*", metavar="STUDY")
+    tier(one)
+    one.add_argument(
+        "--deep", action="store_true", help="also check the checksums of all artifacts"
+    )
+
+    one = verb("explain", "walk from a table's cell to its runs, settings, code and data")
+    one.add_argument("study", metavar="STUDY")
+    one.add_argument("row", metavar="ROW", help="variant, or setting/variant")
+    one.add_argument("column", metavar="COLUMN", help="metric")
+    tier(one)
+
+    one = verb(
+        "compare", "compare tables with the committed expectation; fail on drift", results=False
+    )
+    one.add_argument("expected", type=Path, metavar="EXPECTED", help="JSON file or folder")
+    one.add_argument("new", type=Path, metavar="NEW", help="JSON file or folder")
+
+    one = verb("rekey", "record that an edit of code left all numbers as they were")
+    one.add_argument("studies", nargs="*", metavar="STUDY")
+
+    one = verb("export", "write a run's model in a deployment format, and load it back to prove it")
+    one.add_argument("run", metavar="RUN", help="directory of a finished run")
+    one.add_argument("--format", required=True, help="dense, compressed-tensors or awq-gemm")
+    one.add_argument("--to", type=Path, required=True, metavar="DIR")
+
+    one = verb("new-study", "write a commented study file to start from", results=False)
+    one.add_argument("name", metavar="NAME")
+    one.add_argument("--to", type=Path, help="file to write (default: configs/studies/NAME.yaml)")
+
+    one = verb("schema", "write or check the JSON schema of study files", results=False)
+    group = one.add_mutually_exclusive_group(required=True)
+    group.add_argument("--write", action="store_true")
+    group.add_argument("--check", action="store_true")
+    return top
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from methods.verbs.planning import read_spec
+
+    name = arguments.names[0] if arguments.verb == "data" else arguments.run
+    # Before anything imports torch: it reads these when it is loaded.
+    threads = str(read_spec(name, arguments.work)["threads"])
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[variable] = threads
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from methods.verbs.execution import execute
+
+    directory = execute(name, KIND_OF_VERB[arguments.verb], arguments.results, arguments.work)
+    print(directory)
+    return 0
+
+
+def _data(arguments: argparse.Namespace) -> int:
+    if (
+        len(arguments.names) == 1
+        and (arguments.work / "specs" / f"{arguments.names[0]}.json").is_file()
+    ):
+        return _run(arguments)
+    from methods.data.command import build_many
+
+    build_many(arguments.names, Path("data"), refresh=arguments.refresh, lock=arguments.lock)
+    return 0
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from methods.verbs import planning
+
+    plans = planning.plan_all(
+        arguments.studies or planning.all_studies(), arguments.tier, arguments.work
+    )
+    print(planning.show(plans, arguments.results))
+    return 0
+
+
+def _table(arguments: argparse.Namespace) -> int:
+    from methods.report.command import write_tables
+    from methods.verbs.planning import find_study, outdir, plan_all
+
+    (plan,) = plan_all([find_study(arguments.study)], arguments.tier, arguments.work)
+    for path in write_tables(plan, arguments.results, outdir(arguments.results, arguments.tier)):
+        print(path)
+    return 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from methods.verbs.publishing import publish
+
+    for path in publish(arguments.studies, arguments.tier, arguments.results):
+        print(path)
+    return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from methods.verbs.verification import verify
+
+    return verify(arguments.studies, arguments.tier, arguments.results, arguments.deep)
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    from methods.report.command import explain
+    from methods.verbs.planning import find_study, outdir
+
+    study = find_study(arguments.study).stem
+    table = outdir(arguments.results, arguments.tier) / "tables" / f"{study}.json"
+    print(explain(table, arguments.row, arguments.column))
+    return 0
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from methods.verbs.verification import compare
+
+    return compare(arguments.expected, arguments.new)
+
+
+def _rekey(arguments: argparse.Namespace) -> int:
+    from methods.verbs.verification import rekey
+
+    return rekey(arguments.studies, arguments.results)
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from methods.export.command import export
+
+    print(export(Path(arguments.run), arguments.format, arguments.to))
+    return 0
+
+
+def _new_study(arguments: argparse.Namespace) -> int:
+    from methods.verbs.new_study import write
+
+    print(write(arguments.name, arguments.to))
+    return 0
+
+
+def _schema(arguments: argparse.Namespace) -> int:
+    from methods.verbs.schema import check, write
+
+    return write() if arguments.write else check()
+
+
+HANDLERS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "plan": _plan,
+    "data": _data,
+    "base": _run,
+    "apply": _run,
+    "evaluate": _run,
+    "table": _table,
+    "report": _report,
+    "verify": _verify,
+    "explain": _explain,
+    "compare": _compare,
+    "rekey": _rekey,
+    "export": _export,
+    "new-study": _new_study,
+    "schema": _schema,
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one verb; errors that a user can act on are one message and exit status 2."""
+    parsed = parser().parse_args(arguments)
+    from methods.run.logs import to_file
+    from methods.study.errors import RetrofitError
+
+    log = getattr(parsed, "log", None)
+    with to_file(log):
+        try:
+            return HANDLERS[parsed.verb](parsed)
+        except RetrofitError as error:
+            message = str(error)
+        except BrokenPipeError:
+            return 0
+        except KeyboardInterrupt:
+            message = (
+                "interrupted; finished runs are kept, unfinished ones resume from their checkpoint"
+            )
+        for line in message.splitlines():
+            print(f"error: {line}", file=sys.stderr)
+        if log:
+            with open(log, "a", encoding="utf-8") as handle:
+                handle.write(f"error: {message}\n")
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""Run directories: written aside, checked, renamed into place.  What is there is whole."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from methods.study.errors import RetrofitError
+
+META = "meta.json"
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file, read in pieces."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+@contextmanager
+def writing(directory: Path) -> Iterator[Path]:
+    """A directory beside `directory` that takes its place when the block ends without an error.
+
+    Nothing half-written is ever at `directory`: after an error, a full disk or a kill it is not there.
+    """
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    aside = directory.parent / f".aside-{directory.name}-{os.getpid()}"
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        aside.mkdir()
+        yield aside
+        for file in aside.rglob("*"):
+            if file.is_file():
+                with open(file, "rb") as handle:
+                    os.fsync(handle.fileno())
+        if directory.exists():
+            shutil.rmtree(directory)
+        os.rename(aside, directory)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            free = shutil.disk_usage(directory.parent).free
+            raise RetrofitError(
+                f"the disk is full: {directory} could not be written ({free / 1e6:.0f} MB free); nothing was kept"
+            ) from None
+        raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def read_meta(directory: Path) -> dict[str, Any] | None:
+    """The run's `meta.json`, or None where there is no finished run."""
+    path = directory / META
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise RetrofitError(f"{path} is damaged; delete {directory} and run again") from None
+
+
+def is_done(directory: Path, key: str) -> bool:
+    """A finished run with this key whose files are all there, with their sizes."""
+    meta = read_meta(directory)
+    if meta is None or meta.get("key") != key:
+        return False
+    return all(
+        (directory / name).is_file() and (directory / name).stat().st_size == entry["bytes"]
+        for name, entry in meta["files"].items()
+    )
+
+
+def check_files(directory: Path, deep: bool = False) -> list[str]:
+    """What is wrong with a finished run's files: missing, another size or (deep) another checksum."""
+    meta = read_meta(directory)
+    if meta is None:
+        return [f"{directory}: no {META}"]
+    problems = []
+    for name, entry in meta["files"].items():
+        path = directory / name
+        if not path.is_file():
+            problems.append(f"{path} is missing")
+        elif path.stat().st_size != entry["bytes"]:
+            problems.append(f"{path} has {path.stat().st_size} bytes, expected {entry['bytes']}")
+        elif deep and (found := sha256(path)) != entry["sha256"]:
+            problems.append(f"{path} is damaged: sha256 {found}, expected {entry['sha256']}")
+    return problems
+
+
+def list_files(directory: Path) -> dict[str, dict[str, Any]]:
+    """`{name: {sha256, bytes}}` of everything below a directory but `meta.json`."""
+    return {
+        file.relative_to(directory).as_posix(): {
+            "sha256": sha256(file),
+            "bytes": file.stat().st_size,
+        }
+        for file in sorted(directory.rglob("*"))
+        if file.is_file() and file.name != META
+    }
+
+
+@contextmanager
+def only_one(name: str, work: Path) -> Iterator[None]:
+    """Hold the run's lock; RetrofitError if another process is making the same run."""
+    lock = work / "locks" / f"{name}.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(lock, timeout=0):
+            yield
+    except Timeout:
+        raise RetrofitError(
+            f"another process is making {name} right now (it holds {lock})"
+        ) from None
