@@ -44,7 +44,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 RunningRule = Literal["sequential", "composer", "averaged"]
 RemainderRule = Literal["keep", "merge", "chunk", "error"]
@@ -94,7 +94,9 @@ def ghost_split(
         if count == 0:
             return GhostSplit(1, tail, 0)
     if ghost_size * values_per_sample == 1 and count > 1:
-        raise ValueError("ghosts of one value per channel have no variance; use a larger ghost_size")
+        raise ValueError(
+            "ghosts of one value per channel have no variance; use a larger ghost_size"
+        )
     return GhostSplit(count, ghost_size, tail)
 
 
@@ -150,7 +152,7 @@ def ghost_batch_norm(
         # Momentum 1 into scratch buffers makes the kernel hand back its own batch statistics.
         mean = torch.zeros(count * channels, dtype=stat_dtype, device=x.device)
         variance = torch.ones_like(mean)
-        normalised = F.batch_norm(
+        normalised = functional.batch_norm(
             _ghosts_to_channels(piece, count),
             mean,
             variance,
@@ -246,7 +248,7 @@ class _GhostBatchNorm(nn.modules.batchnorm._BatchNorm):
         """[n, C, ...] -> the same shape and dtype."""
         self._check_input_dim(x)
         if not self.training and self.running_mean is not None:
-            return F.batch_norm(
+            return functional.batch_norm(
                 x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
             )
         if x.shape[0] == 0:

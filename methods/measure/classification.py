@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 from methods.run.metrics import Metric
 
@@ -30,7 +30,9 @@ def measure(
     found: dict[str, Metric] = {}
     for number, images in enumerate(data["test"]):
         facet = f"/{images.name}" if number else ""
-        scores = score(model.logits(images.x, params.batch), torch.from_numpy(images.y), params.bins)
+        scores = score(
+            model.logits(images.x, params.batch), torch.from_numpy(images.y), params.bins
+        )
         found.update({name + facet: metric for name, metric in scores.items()})
     return found
 
@@ -45,7 +47,7 @@ def score(logits: Tensor, y: Tensor, bins: int = 15) -> dict[str, Metric]:
     probabilities = logits.double().softmax(1)
     confidence, predicted = probabilities.max(1)
     correct = (predicted == y).double()
-    losses = F.cross_entropy(logits.double(), y, reduction="none")
+    losses = functional.cross_entropy(logits.double(), y, reduction="none")
     accuracy = float(correct.mean())
     error = expected_calibration_error(confidence.numpy(), correct.numpy(), bins)
     return {

@@ -71,3 +71,14 @@ class DecodeLatency(MeasureParams):
         if min(contexts) < 1 or len(set(contexts)) < len(contexts):
             raise ValueError(f"contexts are different positive lengths, found {contexts}")
         return contexts
+
+
+@register("methods.measure.classification:measure")
+class Classification(MeasureParams):
+    """Accuracy, cross-entropy and calibration of a network on every image set of the role `test`."""
+
+    roles: ClassVar[tuple[str, ...]] = ("test",)
+
+    measure: Literal["classification"] = "classification"
+    batch: int = Field(1000, ge=1, description="Images in one forward pass.")
+    bins: int = Field(15, ge=1, description="Bins of the calibration error, equally filled.")

@@ -1,0 +1,1 @@
+"""Large-batch training: ghost batch normalisation, learning-rate rules, diffusion of the weights."""

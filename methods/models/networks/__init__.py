@@ -1,0 +1,1 @@
+"""Vision networks with their sizes as parameters, and the payload that carries one between steps."""

@@ -1,0 +1,119 @@
+"""A vision network as a payload: `config.json`, `model.safetensors`, and a loader."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from methods.fit.batches import as_batch_first, standardise
+from methods.models.networks.fully_connected import FullyConnected
+from methods.models.networks.residual import Residual
+from methods.study.errors import RetrofitError, choices
+
+if TYPE_CHECKING:
+    from methods.run.metrics import Metric
+
+ARCHITECTURES: dict[str, type[nn.Module]] = {
+    "fully_connected": FullyConnected,
+    "residual": Residual,
+}
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+def build(architecture: str, arguments: dict[str, Any], seed: int) -> nn.Module:
+    """A freshly initialised module; the same seed gives the same weights.
+
+    Raises RetrofitError for an unknown architecture.
+    """
+    if architecture not in ARCHITECTURES:
+        raise RetrofitError(
+            f"there is no network '{architecture}'; {choices(architecture, ARCHITECTURES)}"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return ARCHITECTURES[architecture](**arguments)
+
+
+def arguments(sizes: dict[str, Any], image: tuple[int, ...], classes: int) -> dict[str, Any]:
+    """The constructor's arguments for images [h, w] or [h, w, c] of so many classes.
+
+    sizes: what a study says about the network (see :mod:`methods.models.networks.params`).
+    """
+    chosen = {name: value for name, value in sizes.items() if name != "architecture"}
+    height, width, channels = (*image, 1)[:3]
+    if sizes["architecture"] == "fully_connected":
+        return {"inputs": channels * height * width, "classes": classes, **chosen}
+    return {"channels": channels, "classes": classes, **chosen}
+
+
+@dataclass
+class Network:
+    """A module with what is needed to build it again and to feed it.
+
+    arguments: of the module's constructor. mean, std: of each channel, in 0..1, by which images
+    are standardised. classes: names, in the order of the logits. notes: JSON-able facts that a
+    method wants to travel with the network.
+    """
+
+    loader: ClassVar[str] = "methods.models.networks.network:load"
+
+    module: nn.Module
+    architecture: str
+    arguments: dict[str, Any]
+    mean: list[float]
+    std: list[float]
+    classes: list[str]
+    notes: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Metric] = field(default_factory=dict)
+
+    def save(self, directory: Path) -> None:
+        """Write the configuration and the weights into ``directory``."""
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        config = {
+            "architecture": self.architecture,
+            "arguments": self.arguments,
+            "mean": self.mean,
+            "std": self.std,
+            "classes": self.classes,
+            "notes": self.notes,
+        }
+        (directory / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+        state = {k: v.detach().cpu().contiguous() for k, v in self.module.state_dict().items()}
+        save_file(state, directory / WEIGHTS)
+
+    @torch.no_grad()
+    def logits(self, x: np.ndarray, batch_size: int = 1000) -> Tensor:
+        """float32 [n, classes] in evaluation mode for uint8 [n, h, w] or [n, h, w, c].
+
+        Works batch by batch on the network's own device; the module's mode is left as it was.
+        """
+        training, device = self.module.training, next(self.module.parameters()).device
+        self.module.eval()
+        parts = [
+            self.module(standardise(as_batch_first(part, device), self.mean, self.std)).float()
+            for part in np.split(x, range(batch_size, len(x), batch_size))
+        ]
+        self.module.train(training)
+        return torch.cat(parts).cpu()
+
+
+def load(directory: Path) -> Network:
+    """What :meth:`Network.save` wrote, in evaluation mode. Raises RetrofitError on a bad directory."""
+    directory = Path(directory)
+    try:
+        config = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
+        weights = load_file(directory / WEIGHTS)
+        module = build(config["architecture"], config["arguments"], seed=0)
+        module.load_state_dict(weights)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise RetrofitError(f"{directory} holds no usable network ({error})") from None
+    fields = ("architecture", "arguments", "mean", "std", "classes", "notes")
+    return Network(module.eval(), **{name: config[name] for name in fields})

@@ -1,0 +1,30 @@
+"""Which networks a study may ask for, and their sizes (no torch here)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from methods.study.spec_model import SpecModel
+
+
+class FullyConnectedSizes(SpecModel):
+    """Hidden layers with batch normalisation; the defaults are F1 of arXiv 1705.08741."""
+
+    architecture: Literal["fully_connected"] = "fully_connected"
+    width: int = Field(512, ge=1, description="Units of each hidden layer.")
+    depth: int = Field(5, ge=0, description="Hidden layers.")
+
+
+class ResidualSizes(SpecModel):
+    """A three-stage residual network; the defaults are ResNet-44 for small images."""
+
+    architecture: Literal["residual"] = "residual"
+    width: int = Field(16, ge=1, description="Channels of the first stage; later ones double them.")
+    blocks: int = Field(7, ge=1, description="Blocks in each of the three stages.")
+    stem_stride: Literal[1, 2] = Field(1, description="2 halves the image in the first layer.")
+
+
+NetworkSizes = Annotated[FullyConnectedSizes | ResidualSizes, Field(discriminator="architecture")]
+"""One of the networks, told apart by `architecture`."""
