@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from methods.study import strict_yaml
-from methods.study.closure import code_hash
+from methods.study.equivalence import code_of
 from methods.study.errors import RetrofitError, SpecError, choices
 from methods.study.keys import run_key
 from methods.study.loading import load_study, matches
@@ -232,7 +232,7 @@ class _Expander:
                 entry.implementation,
                 seed_used,
                 upstream,
-                code_hash(module),
+                code_of(module),
                 threads,
             )
         )
@@ -252,7 +252,7 @@ class _Expander:
         code = (
             ""
             if self._data_keys[name].get("content")
-            else code_hash(DATA_IMPLEMENTATION.split(":")[0])
+            else code_of(DATA_IMPLEMENTATION.split(":")[0])
         )
         return self._shared(
             Run(
@@ -290,7 +290,7 @@ class _Expander:
                         ]
                     )
                 slug, declared = base.name, {"name": base.name, **strict_yaml.load(file).value}
-        code = code_hash(BASE_IMPLEMENTATION.split(":")[0])
+        code = code_of(BASE_IMPLEMENTATION.split(":")[0])
         return self._shared(Run("base", _slug(slug), declared, BASE_IMPLEMENTATION, None, {}, code))
 
     def _shared(self, run: Run) -> Run:

@@ -27,7 +27,7 @@ Name = Annotated[str, BeforeValidator(_name)]
 
 
 class DataRef(SpecModel):
-    """A split of a declared data set, and how much of it; the text `wikipedia.train` is short for `{set: wikipedia.train}`."""
+    """A split of a declared data set, and how much of it; plain text is short for `{set: …}`."""
 
     set: str
     """`<data set>.<split>`, for example `wikipedia.train`."""

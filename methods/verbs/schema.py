@@ -1,0 +1,36 @@
+"""The JSON schema of study files: editors complete and check against it, a test keeps it in step."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from methods.study.errors import RetrofitError
+from methods.study.specification import study_type
+
+PATH = Path("workflows/schemas/study.schema.json")
+
+
+def text() -> str:
+    """The schema as JSON, ending with a line break."""
+    schema = study_type().model_json_schema(mode="validation")
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Retrofit study"}
+    return json.dumps({**schema, **head}, indent=1, sort_keys=True) + "\n"
+
+
+def write() -> int:
+    """Write the schema where the workflow keeps it."""
+    PATH.parent.mkdir(parents=True, exist_ok=True)
+    PATH.write_text(text(), encoding="utf-8")
+    print(PATH)
+    return 0
+
+
+def check() -> int:
+    """0 if the file is in step with the specifications in code; RetrofitError otherwise."""
+    if not PATH.is_file() or PATH.read_text(encoding="utf-8") != text():
+        raise RetrofitError(
+            f"{PATH} is out of step with the code; run: python -m methods schema --write"
+        )
+    print(f"{PATH} is in step")
+    return 0
