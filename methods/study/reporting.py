@@ -33,6 +33,8 @@ class MetricColumn(SpecModel):
     """The value is shown multiplied by this (100 for percent)."""
     relative_to: str | None = None
     """Show the paired difference to this variant instead of the value."""
+    over: Literal["seeds", "units"] = "seeds"
+    """What the interval is taken over: seeds, or the metric's single values (text windows, replicates)."""
     tolerance: float | None = Field(None, ge=0)
     """How far a cell may move, in the metric's unit, before CI calls it drift where bits cannot be compared."""
 
@@ -89,8 +91,26 @@ class Figure(SpecModel):
     settings: list[str] = ["*"]
     ratio_to: str | None = None
     """boxes: divide each replicate's value by this variant's."""
+    ratio_of: str | None = None
+    """boxes: the other way round, this variant's value divided by each other's."""
     fit: Literal["log", "power"] | None = None
-    """curves: overlay the least-squares fit y = a + b ln x, or y = c x^p."""
+    """curves: overlay the least-squares fit y = a + b ln x, or y = c x^p, and show the other one as rejected."""
+    fit_from: float | None = Field(None, gt=0)
+    """curves: leave out smaller x in the fit."""
+    reference: dict[str, float] = {}
+    """Horizontal lines: what they are (for example the paper's figure with its source) → value."""
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Figure:
+        if self.kind in ("scatter", "curves") and self.x is None:
+            raise ValueError(f"{self.kind} need x")
+        belongs = {"fit": "curves", "fit_from": "curves", "ratio_to": "boxes", "ratio_of": "boxes"}
+        for field, kind in belongs.items():
+            if getattr(self, field) is not None and self.kind != kind:
+                raise ValueError(f"{field} belongs to {kind}, not to {self.kind}")
+        if self.ratio_to and self.ratio_of:
+            raise ValueError("give ratio_to or ratio_of, not both")
+        return self
 
 
 class Ordering(SpecModel):

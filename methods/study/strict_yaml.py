@@ -33,6 +33,9 @@ class Document:
             raise SpecError(
                 [f"{self.path}: more than {MOST_NODES} values once its aliases are followed"]
             )
+        tag = getattr(getattr(node, "tag", None), "value", None)
+        if tag:
+            raise SpecError([f"{self.path}: tags are not allowed here: {tag}"])
         if isinstance(node, CommentedMap):
             for key in node:
                 if not isinstance(key, (str, int)):

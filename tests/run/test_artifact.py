@@ -1,0 +1,81 @@
+import errno
+import json
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+
+from methods.run import artifact
+from methods.study.errors import RetrofitError
+
+
+def finish(directory, text="payload"):
+    with artifact.writing(directory) as aside:
+        (aside / "model.bin").write_text(text)
+        meta = {"key": "k1", "files": artifact.list_files(aside)}
+        (aside / artifact.META).write_text(json.dumps(meta))
+
+
+def test_what_is_there_is_whole(tmp_path):
+    run = tmp_path / "runs" / "x-k1"
+    run.mkdir(parents=True)  # a workflow engine makes the folder before the job starts
+    finish(run)
+    assert artifact.is_done(run, "k1")
+    assert not artifact.is_done(run, "k2")
+    assert artifact.check_files(run, deep=True) == []
+    assert [p.name for p in run.parent.iterdir()] == ["x-k1"]
+
+
+def test_an_error_leaves_nothing(tmp_path):
+    run = tmp_path / "x-k1"
+    with pytest.raises(ZeroDivisionError), artifact.writing(run) as aside:
+        (aside / "half").write_text("x")
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_one_sentence_and_keeps_the_old_run(tmp_path):
+    run = tmp_path / "x-k1"
+    finish(run)
+    with pytest.raises(RetrofitError, match="disk is full"), artifact.writing(run):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert artifact.is_done(run, "k1")
+
+
+def test_truncation_and_flipped_bytes_are_found(tmp_path):
+    run = tmp_path / "x-k1"
+    finish(run, "0123456789")
+    (run / "model.bin").write_text("012345678X")
+    assert artifact.check_files(run) == []
+    assert "damaged" in artifact.check_files(run, deep=True)[0]
+    (run / "model.bin").write_text("0123")
+    assert "has 4 bytes, expected 10" in artifact.check_files(run)[0]
+    assert not artifact.is_done(run, "k1")
+    (run / artifact.META).write_text("{")
+    with pytest.raises(RetrofitError, match="damaged"):
+        artifact.is_done(run, "k1")
+
+
+def _hold(work, ready):
+    with artifact.only_one("x-k1", work):
+        ready.set()
+        time.sleep(30)
+
+
+def test_two_runs_at_once_are_refused_and_a_killed_one_lets_go(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    holder = context.Process(target=_hold, args=(tmp_path, ready))
+    holder.start()
+    assert ready.wait(20)
+    with (
+        pytest.raises(RetrofitError, match="another process is making x-k1"),
+        artifact.only_one("x-k1", tmp_path),
+    ):
+        pass
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.join()
+    with artifact.only_one("x-k1", tmp_path):
+        pass
