@@ -58,6 +58,25 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
     return Interval(mean, mean - half, mean + half, len(array), stderr)
 
 
+def interval_from_stderr(value: float, stderr: float, n: int, level: float = 0.95) -> Interval:
+    """`value ± t(1-(1-level)/2, n-1) · stderr`, for an estimate that is no plain mean of its n units.
+
+    With the two-sided p-value of "the value is 0". A single unit has neither.
+    """
+    if n < 2:
+        return Interval(value, None, None, n)
+    half = float(stats.t.ppf(0.5 + level / 2, n - 1)) * stderr
+    p = _p_value(value, stderr, n)
+    return Interval(value, value - half, value + half, n, stderr, p)
+
+
+def _p_value(value: float, stderr: float, n: int) -> float:
+    """Two-sided t-test of "the value is 0"; without spread the answer is known."""
+    if stderr == 0:
+        return 1.0 if value == 0 else 0.0
+    return float(2 * stats.t.sf(abs(value / stderr), n - 1))
+
+
 def paired_difference(
     ours: Sequence[float], theirs: Sequence[float], level: float = 0.95
 ) -> Interval:
@@ -73,10 +92,7 @@ def paired_difference(
     interval = mean_interval(a - b, level)
     if interval.stderr is None:
         return interval
-    if interval.stderr == 0:
-        p = 1.0 if interval.value == 0 else 0.0
-    else:
-        p = float(2 * stats.t.sf(abs(interval.value / interval.stderr), len(a) - 1))
+    p = _p_value(interval.value, interval.stderr, len(a))
     return Interval(interval.value, interval.low, interval.high, len(a), interval.stderr, p)
 
 

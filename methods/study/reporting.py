@@ -173,6 +173,8 @@ class Claim(SpecModel):
     source: str
     paper: str | None = None
     """The paper's figure."""
+    from_memory: bool = False
+    """The figure could not be checked against the paper's text; the report marks it."""
     check: Checks = []
     untestable: str | None = None
     """Why it cannot be tested at this size; the verdict is then `not testable at this size`."""
