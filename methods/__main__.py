@@ -141,19 +141,19 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 
 def _table(arguments: argparse.Namespace) -> int:
-    from methods.report.command import write_tables
-    from methods.verbs.planning import find_study, outdir, plan_all
+    from methods.verbs.publishing import publish_table
 
-    (plan,) = plan_all([find_study(arguments.study)], arguments.tier, arguments.work)
-    for path in write_tables(plan, arguments.results, outdir(arguments.results, arguments.tier)):
+    for path in publish_table(arguments.study, arguments.tier, arguments.results, arguments.work):
         print(path)
     return 0
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from methods.verbs.publishing import publish
+    from methods.verbs.publishing import publish_report
 
-    for path in publish(arguments.studies, arguments.tier, arguments.results):
+    for path in publish_report(
+        arguments.studies, arguments.tier, arguments.results, arguments.work
+    ):
         print(path)
     return 0
 

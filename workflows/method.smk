@@ -1,0 +1,16 @@
+# Apply one step of a variant's chain to what is upstream.
+rule apply:
+    input:
+        spec=ancient(WORK / "specs" / "{run}.json"),
+        upstream=ancient(upstream),
+    output:
+        meta=RESULTS / "runs" / "method" / "{run}" / "meta.json",
+    log:
+        RESULTS / "logs" / "method" / "{run}.log",
+    benchmark:
+        RESULTS / "benchmarks" / "method" / "{run}.tsv"
+    threads: threads_of
+    message:
+        "apply {wildcards.run}"
+    shell:
+        "python -m methods apply {wildcards.run} {FOLDERS} --log {log}"
