@@ -244,9 +244,7 @@ class Problem:
 
     def penalty(self, lam: float) -> Penalty:
         """The penalty vectors for one lam."""
-        return Penalty(
-            lam * self.l1_ratio * self.weight, lam * (1.0 - self.l1_ratio) * self.weight
-        )
+        return Penalty(lam * self.l1_ratio * self.weight, lam * (1.0 - self.l1_ratio) * self.weight)
 
     def path(self, lambdas: np.ndarray) -> Path:
         """Warm-started fits for falling `lambdas` [L]; warns `NotConverged` where one did not converge."""
