@@ -72,6 +72,15 @@ def tensors(
     return stored
 
 
+def stored_bytes(weight: PackedWeight, bits: int, group_size: int, symmetric: bool) -> int:
+    """Bytes of what `tensors` returns, without packing anything."""
+    rows, columns = weight.shape
+    groups = 1 if group_size == -1 else columns // group_size
+    words = rows * math.ceil(columns * bits / 32) + rows * groups
+    zeros = 0 if symmetric else math.ceil(rows * bits / 32) * groups
+    return 4 * (words + zeros) + 2 * 8
+
+
 def quantization_config(
     quantized: Mapping[str, PackedWeight], dense_linears: list[str]
 ) -> dict[str, object]:

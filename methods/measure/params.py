@@ -35,7 +35,7 @@ class Perplexity(MeasureParams):
         description="bfloat16 is 2 to 4 times faster on CPUs that know it and moves the mean "
         "negative log-likelihood by about 0.0005.",
     )
-    batch: int = Field(4, ge=1, description="Windows in one forward pass.")
+    batch: int = Field(8, ge=1, description="Windows in one forward pass.")
 
 
 @register("methods.measure.size:measure")

@@ -66,7 +66,7 @@ def stored_bytes(network: nn.Module, quantized: Mapping[str, PackedWeight]) -> i
     scheme = compressed_tensors.container(quantized) if quantized else None
     for name, weight in quantized.items():
         total -= network.get_submodule(name).weight.nbytes
-        total += sum(t.nbytes for t in compressed_tensors.tensors(name, weight, *scheme).values())
+        total += compressed_tensors.stored_bytes(weight, *scheme)
     return total
 
 
