@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,11 @@ from methods.study.registry import find
 Over = Literal["seeds", "units"]
 TIME_UNITS = frozenset({"s", "ms", "us", "µs", "ns", "min", "h"})
 """Units of a clock: what no other machine can be asked to reproduce."""
+RECORDED = (
+    *("versions", "git", "device", "threads", "instruction_set", "platform", "cores"),
+    *("started", "wall_seconds", "cpu_seconds", "peak_memory_bytes", "code_files", "files"),
+)
+"""What the report keeps of `meta.json`."""
 
 
 @dataclass(frozen=True)
@@ -169,10 +175,14 @@ def gather(plan: Plan, results: Path) -> Cells:
     grouped: dict[tuple[str, str], list[Cell]] = {}
     for cell in plan.cells:
         grouped.setdefault((cell.setting, cell.variant), []).append(cell)
+    settings, variants = list(plan.study.settings), list(plan.study.variants)
     cells = []
-    for (setting, variant), planned in grouped.items():
-        planned.sort(key=lambda cell: cell.seed)
-        cells.append(reader.cell(setting, variant, tuple(planned)))
+    for setting in settings or ["default"]:
+        for variant in variants:
+            planned = sorted(grouped.pop((setting, variant), []), key=lambda cell: cell.seed)
+            if planned:
+                cells.append(reader.cell(setting, variant, tuple(planned)))
+    assert not grouped, f"cells of settings or variants that the study does not have: {grouped}"
     records = {
         f"{run.kind}/{run.name}": reader.record(run, needed=False)
         for run in sorted(plan.runs().values(), key=lambda run: (run.kind, run.name))
@@ -216,7 +226,13 @@ class _Reader:
         if run.name not in self._metrics:
             self.record(run)
             path = self.results / run.directory / "metrics.json"
-            self._metrics[run.name] = metric_files.read(path) if path.is_file() else {}
+            found = metric_files.read(path) if path.is_file() else {}
+            for name, metric in found.items():
+                if not math.isfinite(metric.value):
+                    raise RetrofitError(
+                        f"{path}: '{name}' is {metric.value}, which no table can show"
+                    )
+            self._metrics[run.name] = found
         return self._metrics[run.name]
 
     def record(self, run: Run, needed: bool = True) -> dict[str, Any]:
@@ -236,14 +252,7 @@ class _Reader:
             raise RetrofitError(
                 f"{directory} holds a run with the key {meta.get('key')}; delete it and run again"
             )
-        kept = ("versions", "git", "device", "threads", "instruction_set", "platform", "cores")
-        spent = ("started", "wall_seconds", "cpu_seconds", "peak_memory_bytes")
-        machine = {**meta, **meta.get("environment", {}), **meta.get("cost", {})}
-        return {
-            **run.describe(),
-            **{key: machine[key] for key in (*kept, *spent) if key in machine},
-            "files": meta.get("files", {}),
-        }
+        return {**run.describe(), **{key: meta[key] for key in RECORDED if key in meta}}
 
 
 def _measurement(name: str, rows: list[tuple[int, Metric, Run]]) -> Measurement:

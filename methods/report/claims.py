@@ -18,7 +18,7 @@ from typing import Literal
 from methods.measure.statistics import Interval, holm, interval_from_stderr, paired_difference
 from methods.report.cells import CellResult, Cells, Measurement
 from methods.report.comparisons import Pairs, pair
-from methods.report.numbers import around, p_value, significant, signed
+from methods.report.numbers import around, p_value, signed, significant
 from methods.study.errors import RetrofitError
 from methods.study.loading import matches
 from methods.study.reporting import Band, Claim, Equivalence, Ordering
