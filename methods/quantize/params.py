@@ -1,0 +1,217 @@
+"""What a study may say about weight quantisation (no torch here)."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from methods.quantize.widths import check_group_size, widths_of_config
+from methods.study.registry import MethodParams, register
+from methods.study.spec_model import SpecModel
+
+Projection = Literal["q", "k", "v", "o", "gate", "up", "down", "fc1", "fc2"]
+
+
+class GridParams(MethodParams):
+    """The integer grid that RTN, AWQ and GPTQ share."""
+
+    bits: Literal[2, 3, 4, 8] = Field(4, description="Bits per weight.")
+    group_size: int = Field(
+        64,
+        description="Input features that share one scale; must divide the input features of every "
+        "layer. -1 = one group per output channel.",
+    )
+    symmetric: bool = Field(False, description="Zero sits in the middle of the codes.")
+    zero_point: Literal["in_range", "published_code"] = Field(
+        "in_range",
+        description="in_range: the grid always contains zero. published_code: as in AWQ's code, "
+        "where a group of weights of one sign is clipped from its range up to the zero point.",
+    )
+    scale_dtype: Literal["float16", "float32"] = Field(
+        "float16",
+        description="Scales are rounded to this type before the codes are derived from them, so "
+        "that stored codes and stored scales agree in formats that keep 16-bit scales.",
+    )
+
+    @field_validator("group_size")
+    @classmethod
+    def _positive(cls, value: int) -> int:
+        if value != -1 and value < 2:
+            raise ValueError(f"group_size {value}: allowed are -1 (per output channel) or 2 and up")
+        return value
+
+    @model_validator(mode="after")
+    def _no_zero_point_to_clamp(self) -> GridParams:
+        if self.symmetric and self.zero_point == "published_code":
+            raise ValueError("a symmetric grid has no zero point: leave out zero_point")
+        return self
+
+    def check_base(self, config: dict) -> None:
+        """Refuse a group size that does not divide the layers that `config.json` describes."""
+        check(self, config)
+
+
+def check(params: GridParams, config: dict) -> None:
+    """Planning-time check of a step against the base model's `config.json`.
+
+    Raises RetrofitError: group size that does not divide, model that is quantised already.
+    """
+    from methods.study.errors import RetrofitError
+
+    if config.get("quantization_config"):
+        raise RetrofitError(
+            f"the base is quantised already; {params.method} needs a model with float weights"
+        )
+    check_group_size(widths_of_config(config), params.group_size)
+
+
+class CalibratedParams(GridParams):
+    """What methods that look at activations share."""
+
+    roles: ClassVar[tuple[str, ...]] = ("calibration",)
+
+    compute_dtype: Literal["bfloat16", "float32"] = Field(
+        "bfloat16",
+        description="Forward passes of calibration and search; statistics and losses are float32.",
+    )
+
+
+@register("methods.quantize.rtn:apply")
+class RTN(GridParams):
+    """Round every weight of the decoder blocks to the nearest point of its group's grid.
+
+    The baseline of AWQ and GPTQ; needs no data.
+    """
+
+    stochastic: ClassVar[bool] = False
+
+    method: Literal["rtn"] = "rtn"
+    range: Literal["minmax", "mse"] = Field(
+        "minmax",
+        description="minmax: the grid spans the group's weights. mse: the span is shrunk to where "
+        "the rounding error sum |w - q(w)|^2.4 is least (as in GPTQ's code).",
+    )
+
+
+class Clip(SpecModel):
+    """AWQ's search for the largest magnitude to keep, per output row and group."""
+
+    enabled: bool = True
+    grid: int = Field(20, ge=2, description="Steps between no shrinking and none of it left.")
+    max_shrink: float = Field(0.5, gt=0, lt=1, description="Share of the maximum to cut at most.")
+    skip: list[Projection] = Field(
+        ["q", "k"], description="Projections left alone: their errors meet in a product."
+    )
+    tokens: int | None = Field(
+        512, ge=1, description="Calibration tokens, evenly spread, that weigh the error; null: all."
+    )
+
+
+@register("methods.quantize.awq:apply", paper="2306.00978")
+class AWQ(CalibratedParams):
+    """Activation-aware weight quantisation: scale salient input channels up before rounding, and
+    the layer before them down, by the power of the mean activation that costs least.
+
+    The defaults are the paper's and its code's, except that the grid contains zero.
+    """
+
+    method: Literal["awq"] = "awq"
+    grid: int = Field(20, ge=2, description="Exponents tried, r = 0, 1/grid, ….")
+    duo: bool | Literal["both"] = Field(
+        False,
+        description="false: scales x^r (the paper). true: x^r / w^(1-r) (AutoAWQ). both: half of "
+        "the grid each (llm-compressor).",
+    )
+    include_identity: bool = Field(
+        True, description="Also try no scaling at all, so that the result never loses to RTN."
+    )
+    include_r1: bool = Field(False, description="Let the grid of exponents end at 1.")
+    clip: Clip = Clip()
+    gqa_v_o: Literal["skip", "exact"] = Field(
+        "skip",
+        description="Value to output projection when query heads share value heads. skip: no "
+        "scale, as published. exact: one scale for all heads that share, which leaves the float "
+        "model unchanged.",
+    )
+    inputs: Literal["fp", "quantized"] = Field(
+        "fp",
+        description="What the next block is calibrated on: features of the float model (the "
+        "paper) or of the model as quantised so far.",
+    )
+    search_tokens: int | None = Field(
+        1024,
+        ge=1,
+        description="Calibration tokens on which the loss of a nonlinear module is compared; "
+        "null: all. Activation statistics and linear layers' losses always use all.",
+    )
+    quantize: bool = Field(
+        True, description="false: fold the scales and clip, but return a float model."
+    )
+
+    @model_validator(mode="after")
+    def _float_inputs_without_quantization(self) -> AWQ:
+        if not self.quantize and self.inputs == "quantized":
+            raise ValueError("inputs: quantized needs quantize: true")
+        return self
+
+
+@register("methods.quantize.gptq:apply", paper="2210.17323")
+class GPTQ(CalibratedParams):
+    """Round column by column and let the columns that are left make up for the error, as the
+    second moments of the layer's inputs tell.
+    """
+
+    method: Literal["gptq"] = "gptq"
+    act_order: bool = Field(True, description="Columns with the largest inputs first.")
+    static_groups: bool = Field(
+        True,
+        description="Fix every group's grid before the first column. Needed for act_order in "
+        "groups: the columns of a group are then not taken in a row.",
+    )
+    range: Literal["minmax", "mse", "output"] = Field(
+        "minmax",
+        description="Span of a group's grid. mse: shrunk to the least weight error. output: "
+        "shrunk to the least error of the layer's output (an extension).",
+    )
+    damping: float = Field(
+        0.01, gt=0, description="Added to the Hessian's diagonal, as a share of its mean."
+    )
+    block_columns: int = Field(
+        128, ge=1, description="Columns between two updates of the rest; does not change results."
+    )
+    order: Literal["block", "layer"] = Field(
+        "block",
+        description="block: all layers of a decoder block see the inputs of its float form. "
+        "layer: each sees its inputs after the layers before it were quantised (true sequential).",
+    )
+
+    @model_validator(mode="after")
+    def _order_and_groups(self) -> GPTQ:
+        if self.act_order and self.group_size != -1 and not self.static_groups:
+            raise ValueError(
+                "act_order with groups needs static_groups: true (or group_size: -1, or act_order: false)"
+            )
+        if self.range == "output" and not self.static_groups:
+            raise ValueError("range: output needs static_groups: true")
+        return self
+
+
+@register("methods.quantize.salient:apply", paper="2306.00978")
+class Salient(CalibratedParams):
+    """The paper's analysis of salient channels: keep a small share of the input channels in full
+    precision, or scale them up by a constant, and round the rest.
+
+    An experiment, not a format: the result is a float model of simulated quantisation.
+    """
+
+    method: Literal["salient"] = "salient"
+    action: Literal["keep", "scale"] = Field(
+        "keep", description="keep: full precision (Table 1). scale: times s (Table 2)."
+    )
+    by: Literal["activation", "weight", "random"] = Field(
+        "activation",
+        description="What makes a channel salient: mean |x|, norm of its weights, or chance.",
+    )
+    fraction: float = Field(0.01, ge=0, le=1, description="Share of the input channels.")
+    scale: float = Field(2.0, ge=1, description="s, when action is scale.")
