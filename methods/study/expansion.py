@@ -99,7 +99,7 @@ class Plan:
     study: StudyBase
     cells: tuple[Cell, ...]
     left_out: dict[str, str]
-    """Optional settings that cannot run here, with the reason."""
+    """Optional data sets, and cells over nothing else, that cannot be had here, with the reason."""
 
     def runs(self) -> dict[str, Run]:
         """Every run by name, upstream before downstream."""
@@ -117,10 +117,18 @@ class Plan:
         return found
 
 
-def plan(path: Path | str, tier: str = "full", configs: Path = Path("configs")) -> Plan:
-    """Expand a study file.  Raises SpecError or RetrofitError before anything runs."""
+def plan(
+    path: Path | str,
+    tier: str = "full",
+    configs: Path = Path("configs"),
+    without: dict[str, str] | None = None,
+) -> Plan:
+    """Expand a study file.  Raises SpecError or RetrofitError before anything runs.
+
+    `without` says which optional data sets to leave out, and why; None asks this machine.
+    """
     study = load_study(path, tier)
-    expander = _Expander(study, Path(path), configs)
+    expander = _Expander(study, Path(path), configs, without)
     cells = tuple(expander.cells())
     if not cells:
         reasons = "; ".join(f"{name}: {why}" for name, why in expander.left_out.items())
@@ -138,23 +146,27 @@ def seeds_of(study: StudyBase, variant: str, setting: Setting) -> int:
     return found[-1] if found else 1
 
 
+class _LeftOut(Exception):
+    """A cell whose optional data cannot be had here."""
+
+
 class _Expander:
-    def __init__(self, study: StudyBase, path: Path, configs: Path):
-        self.study, self.path, self.configs = study, path, configs
+    def __init__(self, study: StudyBase, path: Path, configs: Path, without: dict[str, str] | None):
+        self.study, self.path, self.configs, self._without = study, path, configs, without
         self.left_out: dict[str, str] = {}
+        self._hindrances: dict[str, str | None] = {}
         self._runs: dict[str, Run] = {}
         self._data_keys: dict[str, dict] = {}
 
     def cells(self) -> Iterator[Cell]:
         for name, setting in (self.study.settings or {"default": Setting()}).items():
-            reason = self._unavailable(setting) if setting.optional else None
-            if reason:
-                self.left_out[name] = reason
-                continue
             for variant, chain in self.study.variants.items():
                 if matches(variant, setting.only):
                     for seed in range(seeds_of(self.study, variant, setting)):
-                        yield self._cell(name, setting, variant, chain, seed)
+                        try:
+                            yield self._cell(name, setting, variant, chain, seed)
+                        except _LeftOut as left_out:
+                            self.left_out[f"{name}/{variant}"] = str(left_out)
 
     def _cell(self, name: str, setting: Setting, variant: str, chain: Any, seed: int) -> Cell:
         where = f"{self.path}: setting {name}, variant {variant}"
@@ -214,8 +226,11 @@ class _Expander:
                         ]
                     )
                 continue
-            refs[role] = [ref.model_dump(exclude_none=True) for ref in data[role]]
-            for ref in data[role]:
+            here = [ref for ref in data[role] if not self._hindrance(ref.dataset)]
+            if not here and role in params.roles:
+                raise _LeftOut(self._hindrance(data[role][0].dataset))
+            refs[role] = [ref.model_dump(exclude_none=True) for ref in here]
+            for ref in here:
                 upstream[f"data:{ref.dataset}"] = self._data_run(ref)
         previous = upstream.get("model") or upstream.get("base")
         slug = f"{previous.slug}.{name}" if previous and previous.kind != "base" else name
@@ -297,14 +312,25 @@ class _Expander:
         """One object for one key, so that shared prefixes are shared."""
         return self._runs.setdefault(run.name, run)
 
-    def _unavailable(self, setting: Setting) -> str | None:
-        from methods.data.lock import available
+    def _hindrance(self, dataset: str) -> str | None:
+        """Why a data set is left out, if it is."""
+        if dataset not in self._hindrances:
+            if self._without is not None:
+                reason = self._without.get(dataset)
+            else:
+                from methods.data.lock import unavailable
 
-        for refs in {**self.study.data, **setting.data}.values():
-            for ref in refs:
-                if not available(ref.dataset):
-                    return f"data set {ref.dataset} cannot be had here"
-        return None
+                self._known_data(dataset)
+                reason = unavailable(dataset)
+            self._hindrances[dataset] = reason
+            if reason:
+                self.left_out[dataset] = reason
+        return self._hindrances[dataset]
+
+    def _known_data(self, name: str) -> None:
+        known = sorted(p.stem for p in (self.configs / "datasets").glob("*.yaml"))
+        if name not in known:
+            raise SpecError([f"{self.path}: there is no data set '{name}'; {choices(name, known)}"])
 
 
 def _fingerprint(directory: Path) -> dict[str, list[int]]:

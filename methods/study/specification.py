@@ -116,8 +116,6 @@ class Setting(SpecModel):
     seeds: int | None = Field(None, ge=1)
     methods: dict[str, dict[str, Any]] = {}
     """Parameters that every step of a method takes in this setting: `{large_batch: {network: f1}}`."""
-    optional: bool = False
-    """Left out, with a note, where its data cannot be had."""
     only: list[str] = ["*"]
     """Patterns of the variants that run in this setting."""
 

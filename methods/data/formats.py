@@ -1,0 +1,158 @@
+"""What a data set is in memory and on disk.
+
+`data/<name>/` holds `dataset.json` (what the set is and its splits) and one packed file for each split:
+JSON lines for text, safetensors for images, CSV for tables.  The same content always gives the same
+bytes: no time stamps, fixed key order, numbers written so that they read back exactly.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import numpy as tensors
+
+INDEX = "dataset.json"
+OUTCOME = "class"
+"""Name of the last column of a table's file: the class in words."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """Documents with their titles, both in the order of the file."""
+
+    name: str
+    documents: list[str]
+    titles: list[str]
+
+
+@dataclass(frozen=True)
+class Images:
+    """`x`: uint8 [n, height, width] or [n, height, width, channels]; `y`: int64 [n], an index into `classes`."""
+
+    name: str
+    x: np.ndarray
+    y: np.ndarray
+    classes: list[str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """`x`: float64 [n, len(columns)]; `y`: int64 [n], 0..K-1, an index into `classes` (lowest class first)."""
+
+    name: str
+    x: np.ndarray
+    y: np.ndarray
+    columns: list[str]
+    classes: list[str]
+
+
+Split = Text | Images | Table
+
+
+def write(directory: Path, splits: dict[str, Split]) -> None:
+    """Write every split and the index; raises ValueError when a split contradicts itself."""
+    entries: dict[str, dict] = {}
+    for split, content in splits.items():
+        kind, rows, body = _ENCODERS[type(content)](content)
+        file = f"{split}.{_EXTENSIONS[kind]}"
+        (directory / file).write_bytes(body)
+        entries[split] = {"file": file, "kind": kind, "rows": rows, **_labels(content)}
+    text = json.dumps({"splits": entries}, indent=1, ensure_ascii=False) + "\n"
+    (directory / INDEX).write_bytes(text.encode("utf-8"))
+
+
+def index(directory: Path) -> dict[str, dict]:
+    """{split: {file, kind, rows, …}} of a built data set."""
+    return json.loads((directory / INDEX).read_text(encoding="utf-8"))["splits"]
+
+
+def read(directory: Path, split: str, name: str) -> Split:
+    """One split of a built data set; the result carries `name`.  Raises ValueError on a damaged file."""
+    entry = index(directory)[split]
+    content = _DECODERS[entry["kind"]]((directory / entry["file"]).read_bytes(), entry, name)
+    found = len(content.documents) if isinstance(content, Text) else len(content.x)
+    if found != entry["rows"]:
+        raise ValueError(f"{entry['file']} holds {found} rows, {INDEX} says {entry['rows']}")
+    return content
+
+
+def _labels(content: Split) -> dict:
+    if isinstance(content, Text):
+        return {}
+    if isinstance(content, Images):
+        return {"classes": content.classes}
+    return {"columns": content.columns, "classes": content.classes}
+
+
+def _encode_text(text: Text) -> tuple[str, int, bytes]:
+    if len(text.titles) != len(text.documents):
+        raise ValueError(f"{text.name}: {len(text.titles)} titles for {len(text.documents)} texts")
+    lines = [
+        json.dumps({"title": title, "text": document}, ensure_ascii=False) + "\n"
+        for title, document in zip(text.titles, text.documents, strict=True)
+    ]
+    return "text", len(lines), "".join(lines).encode("utf-8")
+
+
+def _decode_text(body: bytes, entry: dict, name: str) -> Text:
+    # Not splitlines(): a document may hold U+2028, which JSON leaves as it is.
+    rows = [json.loads(line) for line in body.decode("utf-8").split("\n") if line]
+    return Text(name, [row["text"] for row in rows], [row["title"] for row in rows])
+
+
+def _encode_images(images: Images) -> tuple[str, int, bytes]:
+    x, y = np.ascontiguousarray(images.x), np.ascontiguousarray(images.y)
+    if x.dtype != np.uint8 or x.ndim not in (3, 4) or y.dtype != np.int64 or y.shape != x.shape[:1]:
+        raise ValueError(f"{images.name}: expected uint8 [n, h, w(, c)] and int64 [n]")
+    _check_classes(images.name, y, images.classes)
+    return "images", len(x), tensors.save({"x": x, "y": y})
+
+
+def _decode_images(body: bytes, entry: dict, name: str) -> Images:
+    found = tensors.load(body)
+    return Images(name, found["x"], found["y"], entry["classes"])
+
+
+def _encode_table(table: Table) -> tuple[str, int, bytes]:
+    x, y = table.x, table.y
+    if x.dtype != np.float64 or x.shape != (len(y), len(table.columns)) or y.dtype != np.int64:
+        raise ValueError(f"{table.name}: expected float64 [n, {len(table.columns)}] and int64 [n]")
+    if not np.isfinite(x).all():
+        raise ValueError(f"{table.name}: a value is missing or not finite")
+    _check_classes(table.name, y, table.classes)
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([*table.columns, OUTCOME])
+    for values, label in zip(x.tolist(), y.tolist(), strict=True):
+        writer.writerow([*map(_number, values), table.classes[label]])
+    return "table", len(x), out.getvalue().encode("utf-8")
+
+
+def _decode_table(body: bytes, entry: dict, name: str) -> Table:
+    header, *rows = csv.reader(io.StringIO(body.decode("utf-8")))
+    columns, classes = entry["columns"], entry["classes"]
+    if header != [*columns, OUTCOME]:
+        raise ValueError(f"{entry['file']} has other columns than {INDEX} says")
+    x = np.array([row[:-1] for row in rows], dtype=np.float64).reshape(len(rows), len(columns))
+    y = np.array([classes.index(row[-1]) for row in rows], dtype=np.int64)
+    return Table(name, x, y, columns, classes)
+
+
+def _check_classes(name: str, y: np.ndarray, classes: list[str]) -> None:
+    if len(y) and (y.min() < 0 or y.max() >= len(classes)):
+        raise ValueError(f"{name}: labels {y.min()}..{y.max()} for {len(classes)} classes")
+
+
+def _number(value: float) -> str:
+    """The shortest text that reads back as the same float64; whole numbers without a point."""
+    return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
+
+
+_ENCODERS = {Text: _encode_text, Images: _encode_images, Table: _encode_table}
+_DECODERS = {"text": _decode_text, "images": _decode_images, "table": _decode_table}
+_EXTENSIONS = {"text": "jsonl", "images": "safetensors", "table": "csv"}
