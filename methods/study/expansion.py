@@ -146,7 +146,7 @@ def seeds_of(study: StudyBase, variant: str, setting: Setting) -> int:
     return found[-1] if found else 1
 
 
-class _LeftOut(Exception):
+class _LeftOutError(Exception):
     """A cell whose optional data cannot be had here."""
 
 
@@ -165,7 +165,7 @@ class _Expander:
                     for seed in range(seeds_of(self.study, variant, setting)):
                         try:
                             yield self._cell(name, setting, variant, chain, seed)
-                        except _LeftOut as left_out:
+                        except _LeftOutError as left_out:
                             self.left_out[f"{name}/{variant}"] = str(left_out)
 
     def _cell(self, name: str, setting: Setting, variant: str, chain: Any, seed: int) -> Cell:
@@ -228,7 +228,7 @@ class _Expander:
                 continue
             here = [ref for ref in data[role] if not self._hindrance(ref.dataset)]
             if not here and role in params.roles:
-                raise _LeftOut(self._hindrance(data[role][0].dataset))
+                raise _LeftOutError(self._hindrance(data[role][0].dataset))
             refs[role] = [ref.model_dump(exclude_none=True) for ref in here]
             for ref in here:
                 upstream[f"data:{ref.dataset}"] = self._data_run(ref)
