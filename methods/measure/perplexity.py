@@ -156,6 +156,7 @@ def summarise(name: str, chosen: Sequence[int], values: Sequence[float]) -> dict
     stderr = None
     if n > 1:
         stderr = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1) / n)
+    labels = [f"{name}:{index}" for index in chosen]
     # A broken model can have a likelihood whose exponential no float holds.
     perplexity = math.exp(min(mean, 700.0))
     return {
@@ -165,6 +166,9 @@ def summarise(name: str, chosen: Sequence[int], values: Sequence[float]) -> dict
             stderr=None if stderr is None else perplexity * stderr,
             n=n,
             higher_is_better=False,
+            # Of each window alone; their mean is not the perplexity, which is why nll exists.
+            values=[math.exp(min(v, 700.0)) for v in values],
+            labels=labels,
         ),
         f"nll/{name}": Metric(
             mean,
@@ -173,6 +177,6 @@ def summarise(name: str, chosen: Sequence[int], values: Sequence[float]) -> dict
             unit="nat/token",
             higher_is_better=False,
             values=list(values),
-            labels=[f"{name}:{index}" for index in chosen],
+            labels=labels,
         ),
     }

@@ -93,7 +93,12 @@ def from_declaration(spec: Mapping[str, Any], context: Context) -> LanguageModel
     )
     sources = importlib.import_module("methods.data.sources")
     name = spec.get("name", declaration.title)
-    files = sources.obtain(name, declaration.files, declaration.sources)
+    files: dict[str, Path] = {}
+    while missing := [file for file in declaration.files if file not in files]:
+        # A source may have one part of a model only.
+        able = [s for s in declaration.sources if missing[0] in s.files]
+        files |= sources.obtain(name, declaration.files, able)
+    files = {file: files[file] for file in declaration.files}
     with tempfile.TemporaryDirectory(prefix="base-") as scratch:
         model = assemble(declaration.layout, files, Path(scratch))
     check_config(name, declaration.config, model.model.config.to_dict())

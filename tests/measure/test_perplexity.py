@@ -48,6 +48,8 @@ def test_equals_the_hand_computation(architecture):
     assert nll.n == len(expected) == 9
     assert nll.labels[:2] == ["tale.test:0", "tale.test:1"]
     assert perplexity.value == pytest.approx(math.exp(sum(expected) / 9), rel=1e-5)
+    assert perplexity.labels == nll.labels
+    assert perplexity.values == pytest.approx([math.exp(v) for v in expected], rel=1e-4)
     spread = torch.tensor(expected).std().item() / 3
     assert nll.stderr == pytest.approx(spread, rel=1e-4)
     assert perplexity.stderr == pytest.approx(spread * perplexity.value, rel=1e-4)

@@ -1,5 +1,6 @@
 """Base models: a GGUF becomes a plain exact model; hub and path errors say what is wrong."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -142,6 +143,75 @@ def test_declarations_are_checked():
         declaration(layout="directory")
 
 
+def pinned(path):
+    return {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+@pytest.fixture
+def parts(gguf_file, tmp_path, monkeypatch):
+    """A declaration whose GGUF lies in two parts at two places, and an empty cache."""
+    monkeypatch.setenv("RETROFIT_CACHE", str(tmp_path / "cache"))
+    whole = gguf_file.read_bytes()
+    paths = {"a.part0": tmp_path / "a.part0", "a.part1": tmp_path / "a.part1"}
+    for path, part in zip(paths.values(), (whole[:1000], whole[1000:]), strict=True):
+        path.write_bytes(part)
+    sources = [{"kind": "path", "files": {n: str(p)}} for n, p in reversed(paths.items())]
+    return {
+        "name": "tiny",
+        "title": "Tiny",
+        "licence": "none",
+        "description": "d",
+        "layout": "gguf",
+        "files": {name: pinned(path) for name, path in paths.items()},
+        "sources": sources,
+        "config": {"hidden_size": 32, "num_hidden_layers": 3},
+        "caveat": "random",
+    }
+
+
+def test_a_declared_model_in_parts_is_fetched_and_joined(tiny, parts):
+    model = base(parts, Context())
+    assert torch.equal(logits(model.model), logits(tiny))
+    assert model.notes["base"] == {"name": "tiny", "title": "Tiny", "licence": "none"}
+    assert model.notes["caveat"] == "random"
+
+
+def test_a_tampered_part_is_refused_by_name(parts, tmp_path):
+    with (tmp_path / "a.part1").open("r+b") as file:
+        file.seek(500)
+        file.write(b"tampered")
+    with pytest.raises(
+        RetrofitError, match=r"a\.part1 is not the declared file: sha256 .* expected"
+    ):
+        base(parts, Context())
+
+
+def test_a_declaration_of_another_model_is_refused(parts):
+    with pytest.raises(RetrofitError, match="model tiny: its configuration says num_hidden_layers"):
+        base(parts | {"config": {"num_hidden_layers": 4}}, Context())
+
+
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.stem)
 def test_the_declared_models_are_valid(path):
     assert ModelDeclaration.model_validate(strict_yaml.load(path).value).config
+
+
+@pytest.mark.slow
+def test_smollm2_round_trip_is_exact():
+    """The real model, where a study has built it: reloading gives the same logits and tokens."""
+    built = sorted(Path(__file__).parents[2].glob("results/runs/base/smollm2-135m-*/config.json"))
+    if not built:
+        pytest.skip("SmolLM2-135M is not built; any study on it builds it")
+    directory = built[-1].parent
+    model = language.load(directory)
+    config = model.model.config.to_dict()
+    declared = ModelDeclaration.model_validate(
+        strict_yaml.load(CONFIGS / "smollm2-135m.yaml").value
+    )
+    check_config("smollm2-135m", declared.config, config)
+    assert "quantization_config" not in config
+    assert sum(p.numel() for p in model.model.parameters()) == 134_515_008
+    ids = model.tokenizer("The capital of France is", return_tensors="pt").input_ids
+    with torch.no_grad():
+        answer = model.model(input_ids=ids).logits[0, -1].argmax()
+    assert model.tokenizer.decode(answer) == " Paris"
