@@ -51,7 +51,7 @@ def decompress(body: bytes, compression: str | None, limit: int) -> bytes:
     """`body` without its compression, at most `limit` bytes; ArchiveError otherwise."""
     if compression is None:
         return body
-    opener = {"gzip": gzip.GzipFile, "bz2": bz2.BZ2File, "xz": lzma.LZMAFile}[compression]
+    opener = {"gzip": gzip.open, "bz2": bz2.open, "xz": lzma.open}[compression]
     try:
         with opener(io.BytesIO(body)) as stream:
             return _bounded(stream, limit, "the file")
