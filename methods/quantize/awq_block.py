@@ -62,7 +62,7 @@ def search_block(
     ):
         found = BlockSearch(run_block(block, hidden, arguments, BATCH, hidden.dtype))
     check_finite(statistics, name)
-    by_place = dict((place.group.previous, kept) for place, kept in calls)
+    by_place = {place.group.previous: kept for place, kept in calls}
     divisors: dict[str, torch.Tensor] = {}
     for place in places:
         seen = statistics[place.group.layers[0]]

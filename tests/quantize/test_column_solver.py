@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from methods.quantize.column_solver import factorize, solve
-from methods.quantize.grid import Grid, round_to_nearest
-from methods.study.errors import RetrofitError
+from methods.quantize.grid import Grid
 
 GOLDEN = dict(np.load(Path(__file__).parents[1] / "golden" / "llm" / "gptq.npz"))
 WEIGHT, HESSIAN = torch.from_numpy(GOLDEN["W"]), torch.from_numpy(GOLDEN["H"])
