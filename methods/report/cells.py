@@ -150,13 +150,21 @@ class Cells:
         """Names of all metrics, in order of first appearance."""
         return list(dict.fromkeys(name for cell in self.cells for name in cell.measurements))
 
-    def known_metric(self, name: str, where: str) -> str:
-        """`name`, or RetrofitError with the nearest match where no cell has it."""
-        if name not in self.metrics:
-            raise RetrofitError(
-                f"{self.plan.path}: {where}: no run measured '{name}'; {choices(name, self.metrics)}"
-            )
-        return name
+    def measures(self, name: str, where: str) -> bool:
+        """Whether any cell has the metric.
+
+        A metric may be missing where its data or its tier are: one with a facet (`perplexity/moby-dick.test`), and any
+        in a tier other than `full`.  Otherwise the name is wrong: RetrofitError with the nearest match.
+        """
+        if name in self.metrics:
+            return True
+        kind, slash, _ = name.partition("/")
+        of_its_kind = slash and any(known.startswith(f"{kind}/") for known in self.metrics)
+        if of_its_kind or self.plan.tier != "full":
+            return False
+        raise RetrofitError(
+            f"{self.plan.path}: {where}: no run measured '{name}'; {choices(name, self.metrics)}"
+        )
 
     def history(self, cell: CellResult, seed: int) -> list[dict[str, Any]]:
         """Rows of `history.jsonl` of the run that a variant leaves, for one seed."""

@@ -154,11 +154,9 @@ def _corrected(found: list[Comparison]) -> tuple[Comparison, ...]:
 
 def _compare(check: Ordering | Equivalence | Band, cells: Cells, missing: list[str]) -> list:
     metrics = [name for name in cells.metrics if fnmatchcase(name, check.metric)]
-    if not metrics and cells.plan.tier != "full":
+    if not metrics and not cells.measures(check.metric, "check"):
         missing.append(check.metric)
         return []
-    if not metrics:
-        cells.known_metric(check.metric, "check")
     compare = {Ordering: _ordering, Equivalence: _equivalence, Band: _band}[type(check)]
     found = []
     for setting in (s for s in cells.settings if matches(s, check.settings)):

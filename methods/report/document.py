@@ -188,7 +188,7 @@ def _claim(found: Judgement) -> dict[str, Any]:
 
 def _code(cells: Cells) -> dict[str, Any]:
     """Each closure once: its hash → the module that does the work and the files it imports."""
-    return dict(sorted(_closures(cells)))
+    return dict(sorted(dict(_closures(cells)).items()))
 
 
 def _closures(cells: Cells) -> Iterator[tuple[str, dict[str, Any]]]:

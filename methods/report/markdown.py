@@ -202,6 +202,8 @@ def _legend(columns: list[dict], marks: set[str], table: dict[str, Any]) -> Iter
         texts.append(f"{ONE_SEED} fewer seeds than the row.")
     if any(row["control"] for row in table["rows"]):
         texts.append("Controls in italics.")
+    if table["missing"]:
+        texts.append(f"Not measured here: {', '.join(map(_plain, table['missing']))}.")
     sources = [
         f"{_plain(c['paper'])}: {_plain(c['source'])}" for c in columns if c["kind"] == "paper"
     ]

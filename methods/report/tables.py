@@ -19,9 +19,10 @@ BYTES, MEGABYTE = "B", 1e6
 
 
 def build(cells: Cells) -> dict[str, dict[str, Any]]:
-    """Every table of the study by name; a study that declares none gets one of all metrics."""
+    """Every table that has rows in this tier, by name; a study that declares none gets one of all metrics."""
     tables = cells.plan.study.tables or {"all": _everything(cells)}
-    return {name: _Builder(cells, name, table).build() for name, table in tables.items()}
+    built = {name: _Builder(cells, name, table).build() for name, table in tables.items()}
+    return {name: table for name, table in built.items() if table["rows"]}
 
 
 def label_of(cells: Cells, variant: str) -> str:
@@ -52,39 +53,58 @@ class _Builder:
     def __init__(self, cells: Cells, name: str, table: Table):
         self.cells, self.table = cells, table
         self.where = f"tables.{name}"
+        self.missing: list[str] = []
+        self.columns = [column for column in table.columns if self._present(column)]
+        floats = [
+            value
+            for column in table.columns
+            if isinstance(column, PaperColumn)
+            for value in column.values.values()
+            if isinstance(value, float)
+        ]
+        # The paper's 5.60 reads as 5.6 from YAML; its table shows as many decimals as its longest figure.
+        self.paper_digits = max((_decimals(value) for value in floats), default=0)
 
     def build(self) -> dict[str, Any]:
-        columns = [self._column(column) for column in self.table.columns]
         rows = list(self._rows())
+        columns = [self._column(column) for column in self.columns]
         for index, heading in enumerate(columns):
             # A figure of the paper that has no row in this tier does not make an empty column.
             heading["empty"] = all(row["cells"][index]["text"] == NOTHING for row in rows)
         return {
             "title": self.table.title,
             "caption": self.table.caption,
-            "by_setting": any(row["setting"] is not None for row in rows)
-            and len({row["setting"] for row in rows}) > 1,
+            "by_setting": len({row["setting"] for row in rows}) > 1,
+            "missing": self.missing,
             "columns": columns,
             "rows": rows,
         }
 
-    def _column(self, column: MetricColumn | PaperColumn) -> dict[str, Any]:
+    def _present(self, column: MetricColumn | PaperColumn) -> bool:
         if isinstance(column, PaperColumn):
-            return {"kind": "paper", **column.model_dump(exclude={"values"})}
-        self.cells.known_metric(column.metric, f"{self.where}.columns")
-        found = next(m for c in self.cells if (m := c.measurement(column.metric)))
-        unit = f" [{found.unit}]" if found.unit and column.scale == 1.0 else ""
-        label = column.label or f"{column.metric}{unit}"
-        if column.relative_to:
+            return True
+        present = self.cells.measures(column.metric, f"{self.where}.columns")
+        if column.relative_to and column.relative_to not in self.cells.variants:
             known = self.cells.plan.study.variants
-            if column.relative_to not in known:
+            if self.cells.plan.tier == "full":
                 hint = choices(column.relative_to, known)
                 raise RetrofitError(
                     f"{self.cells.plan.path}: {self.where}: relative_to "
-                    f"'{column.relative_to}' is no variant of tier {self.cells.plan.tier}; {hint}"
+                    f"'{column.relative_to}' is no variant; {hint}"
                 )
-            if not column.label:
-                label = f"{label}, against {label_of(self.cells, column.relative_to)}"
+            present = False
+        if not present:
+            self.missing.append(column.label or column.metric)
+        return present
+
+    def _column(self, column: MetricColumn | PaperColumn) -> dict[str, Any]:
+        if isinstance(column, PaperColumn):
+            return {"kind": "paper", **column.model_dump(exclude={"values"})}
+        found = next(m for c in self.cells if (m := c.measurement(column.metric)))
+        unit = f" [{found.unit}]" if found.unit and column.scale == 1.0 else ""
+        label = column.label or f"{column.metric}{unit}"
+        if column.relative_to and not column.label:
+            label = f"{label}, against {label_of(self.cells, column.relative_to)}"
         return {
             "kind": "metric",
             **column.model_dump(),
@@ -94,7 +114,7 @@ class _Builder:
         }
 
     def _rows(self) -> Iterator[dict[str, Any]]:
-        metric_columns = [c for c in self.table.columns if isinstance(c, MetricColumn)]
+        metric_columns = [c for c in self.columns if isinstance(c, MetricColumn)]
         fixed_setting = all(c.setting for c in metric_columns) and metric_columns
         settings = [s for s in self.cells.settings if matches(s, self.table.settings)]
         for setting in [None] if fixed_setting else settings:
@@ -107,8 +127,9 @@ class _Builder:
     def _row(self, setting: str | None, variant: str) -> dict[str, Any] | None:
         if setting and self.cells.get(setting, variant) is None:
             return None
-        entries = [self._cell(column, setting, variant) for column in self.table.columns]
-        if all(entry["text"] == NOTHING for entry in entries):
+        entries = [self._cell(column, setting, variant) for column in self.columns]
+        measured = [entry for entry in entries if "metric" in entry and entry["text"] != NOTHING]
+        if not measured:
             return None
         counts = [e["n"] for e in entries if e.get("n") and e["over"] == "seeds"]
         fixed_cells = [e["deterministic"] for e in entries if "deterministic" in e]
@@ -131,8 +152,7 @@ class _Builder:
             value = column.values.get(f"{setting}/{variant}", column.values.get(variant))
             if value is None:
                 return {"text": NOTHING}
-            # The paper's decimals are its own: 5.60 written as a text stays 5.60.
-            text = value if isinstance(value, str) else f"{value:g}".replace("-", "\u2212")
+            text = value if isinstance(value, str) else fixed(value, self.paper_digits)
             return {"text": text, "value": value if isinstance(value, float) else None}
         where = column.setting or setting
         cell = self.cells.get(where, variant)
@@ -175,6 +195,11 @@ class _Builder:
             "over": over,
             "deterministic": deterministic,
         }
+
+
+def _decimals(value: float) -> int:
+    text = repr(value)
+    return 0 if "e" in text or text.endswith(".0") else len(text.partition(".")[2])
 
 
 def _text(interval: Interval, column: MetricColumn, difference: bool) -> str:
