@@ -42,7 +42,7 @@ def by_hash(titles: list[str], shares: dict[str, float]) -> dict[str, list[int]]
         cuts.append(round(total * len(titles)))
     return {
         split: sorted(order[start:stop])
-        for split, start, stop in zip(shares, cuts, cuts[1:], strict=True)
+        for split, start, stop in zip(shares, cuts[:-1], cuts[1:], strict=True)
     }
 
 

@@ -1,0 +1,51 @@
+"""MLDataR's PreDiabetes: how far a person is on the way to diabetes at a given age, for several ages.
+
+The paper's outcome for a cutoff c: 3 with diabetes before c, 2 with prediabetes only, 1 with neither.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from methods.data.builders.options import BuilderOptions
+from methods.data.formats import Table
+
+FEATURES = ["Age", "Sex", "IMD_Decile", "BMI", "HbA1C"]
+CLASSES = ["neither", "prediabetes", "diabetes"]
+
+
+class Options(BuilderOptions):
+    """The ages at which people are looked at."""
+
+    needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"PreDiabetes.csv"}),)
+
+    name: Literal["prediabetes"]
+    cutoffs: list[int] = [30, 35, 40, 45, 50, 55, 60, 65]
+
+    @property
+    def splits(self) -> list[str]:
+        """One for each cutoff."""
+        return [f"cutoff-{cutoff}" for cutoff in self.cutoffs]
+
+
+def build(files: dict[str, bytes], options: Options) -> dict[str, Table]:
+    """The same people and features in every split, another outcome."""
+    rows = list(csv.DictReader(io.StringIO(files["PreDiabetes.csv"].decode("utf-8-sig"))))
+    sexes = sorted({row["Sex"] for row in rows})
+    x = np.array(
+        [
+            [float(sexes.index(row[name]) if name == "Sex" else row[name]) for name in FEATURES]
+            for row in rows
+        ]
+    )
+    diabetes = np.array([float(row["Age_Diabetes"]) for row in rows])
+    before = np.array([float(row["Age_PreDiabetes"]) for row in rows])
+    tables = {}
+    for split, cutoff in zip(options.splits, options.cutoffs, strict=True):
+        y = np.where(diabetes < cutoff, 2, np.where(before < cutoff, 1, 0)).astype(np.int64)
+        tables[split] = Table(split, x, y, FEATURES, CLASSES)
+    return tables
