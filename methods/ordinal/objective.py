@@ -10,7 +10,9 @@ reversed cumulative sum over blocks.  Memory is that of x, whatever K.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -39,13 +41,21 @@ class Terms(NamedTuple):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Value, gradient [m] and Hessian [m, m] at theta [m], m = q (1 + p)."""
+    """Value, gradient [m] and Hessian [m, m] at theta [m], m = q (1 + p).
+
+    The Hessian costs more than all the rest, and the last point of a fit has no use for it.
+    """
 
     theta: np.ndarray
     value: float
     gradient: np.ndarray
-    hessian: np.ndarray
     predictors: Predictors
+    make_hessian: Callable[[], np.ndarray]
+
+    @cached_property
+    def hessian(self) -> np.ndarray:
+        """Computed when first asked for."""
+        return self.make_hessian()
 
 
 class Ray:
@@ -91,8 +101,9 @@ class Objective:
         if classes < 2 or len(self.counts) != classes or not self.counts.all():
             raise ValueError(f"every one of at least two classes needs rows; counts {self.counts}")
         self.order = order
-        self._x = np.ones((self.n, self.p + 1))
-        self._x[:, 1:] = x[order]
+        # Columns are contiguous: weighting rows and the thin matrix products are faster so.
+        self._x = np.ones((self.p + 1, self.n))
+        self._x[1:] = x[order].T
         bounds = np.concatenate([[0], np.cumsum(self.counts)])
         self._slices = [slice(bounds[c], bounds[c + 1]) for c in range(classes)]
         # Buffers over rows: z = (-u of all but the last class, v of all but the first).
@@ -122,9 +133,9 @@ class Objective:
         start = self._lower_start
         for c, rows in enumerate(self._slices):
             if c < q:
-                u[rows] = x[rows] @ joint[:, c]
+                u[rows] = joint[:, c] @ x[:, rows]
             if c:
-                v[rows.start - start : rows.stop - start] = x[rows] @ joint[:, c - 1]
+                v[rows.start - start : rows.stop - start] = joint[:, c - 1] @ x[:, rows]
         return Predictors(u, v, u[start:] - v[: self._middle])
 
     def value(self, theta: np.ndarray) -> float:
@@ -152,59 +163,68 @@ class Objective:
         return Terms(float(total), z, small, r)
 
     def _evaluation(self, theta: np.ndarray, at: Predictors, terms: Terms) -> Evaluation:
-        n, q, m, start, middle = self.n, self.q, self.p + 1, self._lower_start, self._middle
+        start, middle, uppers = self._lower_start, self._middle, self._uppers
         sigma = np.where(terms.z >= 0.0, 1.0, terms.small) / (1.0 + terms.small)
-        curvature = sigma * (1.0 - sigma)
-        shared = terms.r * (1.0 + terms.r)
-        uppers = self._uppers
-        upper, lower = -sigma[:uppers], sigma[uppers:]
-        upper_curvature, lower_curvature = curvature[:uppers], curvature[uppers:]
+        upper, lower = -sigma[:uppers], sigma[uppers:].copy()
         upper[start:] -= terms.r
         lower[:middle] += terms.r
-        upper_curvature[start:] += shared
-        lower_curvature[:middle] += shared
-
-        gradient = np.zeros((q, m))
-        hessian = np.zeros((q, q, m, m))
+        gradient = np.zeros((self.q, self.p + 1))
         for c, rows in enumerate(self._slices):
-            x = self._x[rows]
-            below = slice(rows.start - start, rows.stop - start)
-            if c < q:
-                gradient[c] += upper[rows] @ x
-                hessian[c, c] += (x * upper_curvature[rows, None]).T @ x
+            x = self._x[:, rows]
+            if c < self.q:
+                gradient[c] += x @ upper[rows]
             if c:
-                gradient[c - 1] += lower[below] @ x
-                hessian[c - 1, c - 1] += (x * lower_curvature[below, None]).T @ x
-            if 0 < c < q:
-                cross = (x * shared[below, None]).T @ x
-                hessian[c, c - 1] -= cross
-                hessian[c - 1, c] -= cross
+                gradient[c - 1] += x @ lower[rows.start - start : rows.stop - start]
         return Evaluation(
             theta,
-            terms.total / n,
-            self._to_psi_vector(gradient) / n,
-            self._to_psi_matrix(hessian) / n,
+            terms.total / self.n,
+            by_psi(gradient) / self.n,
             at,
+            lambda: self._hessian(sigma, terms.r),
         )
 
-    def _to_psi_vector(self, gradient: np.ndarray) -> np.ndarray:
-        """[q, 1 + p] over (a, B) -> [m] over theta."""
-        slopes = gradient[:, 1:].copy()
-        _cumulate(slopes)
-        return np.concatenate([gradient[:, 0], slopes.ravel()])
+    def _hessian(self, sigma: np.ndarray, r: np.ndarray) -> np.ndarray:
+        """From sigma(z) and r = 1 / (e^t - 1)."""
+        q, m, start, uppers = self.q, self.p + 1, self._lower_start, self._uppers
+        curvature = sigma * (1.0 - sigma)
+        shared = r * (1.0 + r)
+        upper, lower = curvature[:uppers], curvature[uppers:]
+        upper[start:] += shared
+        lower[: self._middle] += shared
+        hessian = np.zeros((q, q, m, m))
+        for c, rows in enumerate(self._slices):
+            x = self._x[:, rows]
+            below = slice(rows.start - start, rows.stop - start)
+            if c < q:
+                hessian[c, c] += (x * upper[rows]) @ x.T
+            if c:
+                hessian[c - 1, c - 1] += (x * lower[below]) @ x.T
+            if 0 < c < q:
+                cross = (x * shared[below]) @ x.T
+                hessian[c, c - 1] -= cross
+                hessian[c - 1, c] -= cross
+        return by_psi_twice(hessian) / self.n
 
-    def _to_psi_matrix(self, hessian: np.ndarray) -> np.ndarray:
-        """[q, q, 1 + p, 1 + p] over (a, B) -> [m, m] over theta; overwrites its argument."""
-        q, p = self.q, self.p
-        full = np.empty((self.size, self.size))
-        full[:q, :q] = hessian[:, :, 0, 0]
-        _cumulate(hessian.swapaxes(0, 1))
-        mixed = hessian[:, :, 0, 1:].reshape(q, q * p)
-        full[:q, q:] = mixed
-        full[q:, :q] = mixed.T
-        _cumulate(hessian)
-        full[q:, q:] = hessian[:, :, 1:, 1:].swapaxes(1, 2).reshape(q * p, q * p)
-        return full
+
+def by_psi(gradient: np.ndarray) -> np.ndarray:
+    """Derivatives by (a_k, B_k), [q, 1 + p], as derivatives by theta [q + q p]."""
+    slopes = gradient[:, 1:].copy()
+    _cumulate(slopes)
+    return np.concatenate([gradient[:, 0], slopes.ravel()])
+
+
+def by_psi_twice(hessian: np.ndarray) -> np.ndarray:
+    """Second derivatives by (a, B), [q, q, 1 + p, 1 + p] (overwritten), as [m, m] by theta."""
+    q, p = len(hessian), hessian.shape[-1] - 1
+    full = np.empty((q + q * p, q + q * p))
+    full[:q, :q] = hessian[:, :, 0, 0]
+    _cumulate(hessian.swapaxes(0, 1))
+    mixed = hessian[:, :, 0, 1:].reshape(q, q * p)
+    full[:q, q:] = mixed
+    full[q:, :q] = mixed.T
+    _cumulate(hessian)
+    full[q:, q:] = hessian[:, :, 1:, 1:].swapaxes(1, 2).reshape(q * p, q * p)
+    return full
 
 
 def _cumulate(blocks: np.ndarray) -> None:

@@ -19,11 +19,11 @@ theirs runs coordinate descent to a tolerance.  Agrees with their paths to about
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import expit
 
 from methods.ordinal.crossvalidation import Choice, largest_at_minimum
 from methods.ordinal.likelihood import linear_predictors, raw_probabilities
 from methods.ordinal.metrics import brier_classes
+from methods.ordinal.objective import by_psi, by_psi_twice
 from methods.ordinal.solver import (
     SMALLEST_L1_RATIO,
     Path,
@@ -48,9 +48,9 @@ class ReleasedProblem:
         self.n, self.p = x.shape
         self.q, self.l1_ratio = classes - 1, l1_ratio
         self.mean, self.scale = standardisation(x)
-        self._x = np.hstack([np.ones((self.n, 1)), (x - self.mean) / self.scale])
+        self._x = np.vstack([np.ones(self.n), ((x - self.mean) / self.scale).T])
         self._rows, self._y = np.arange(self.n), y
-        self._truth = np.eye(classes)[y]
+        self._truth = np.eye(classes)[:, y]
         self.weight = weights(self.q, self.p)
         share = np.cumsum(np.bincount(y, minlength=classes))[:-1] / self.n
         with np.errstate(divide="ignore"):
@@ -104,46 +104,38 @@ class ReleasedProblem:
     def _penalty(self, lam: float) -> Penalty:
         return Penalty(lam * self.l1_ratio * self.weight, lam * (1.0 - self.l1_ratio) * self.weight)
 
-    def _eta(self, theta: np.ndarray) -> np.ndarray:
+    def _cumulative(self, theta: np.ndarray) -> np.ndarray:
+        """sigma(eta) [q, n]."""
         slopes = np.cumsum(theta[self.q :].reshape(self.q, self.p), axis=0)
-        return self._x @ np.vstack([theta[: self.q], slopes.T])
+        eta = np.column_stack([theta[: self.q], slopes]) @ self._x
+        with np.errstate(over="ignore"):
+            return 1.0 / (1.0 + np.exp(-eta))
 
     def _value(self, theta: np.ndarray) -> float:
         """Mean -log P of the observed classes; +inf where any class of any row is negative (D5)."""
-        probabilities = raw_probabilities(self._eta(theta))
+        probabilities = np.diff(self._cumulative(theta), axis=0, prepend=0.0, append=1.0)
         if probabilities.min() < 0.0:
             return np.inf
-        observed = probabilities[self._rows, self._y]
         with np.errstate(divide="ignore"):
-            return float(-np.log(observed).mean())
+            return float(-np.log(probabilities[self._y, self._rows]).mean())
 
     def _score_and_information(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Gradient [m] of the mean -log P and Fisher information [m, m], with floored probabilities."""
-        q, m, n = self.q, self.p + 1, self.n
-        eta = self._eta(theta)
-        slope = expit(eta) * expit(-eta)
-        inverse = 1.0 / np.maximum(raw_probabilities(eta), FLOOR)
+        q, m = self.q, self.p + 1
+        cumulative = self._cumulative(theta)
+        slope = cumulative * (1.0 - cumulative)
+        probabilities = np.diff(cumulative, axis=0, prepend=0.0, append=1.0)
+        inverse = 1.0 / np.maximum(probabilities, FLOOR)
         residual = self._truth * inverse
-        pull = slope * (residual[:, 1:] - residual[:, :-1])
-        gradient = pull.T @ self._x
+        gradient = (slope * (residual[1:] - residual[:-1])) @ self._x.T
         information = np.zeros((q, q, m, m))
         for k in range(q):
-            weight = slope[:, k] ** 2 * (inverse[:, k] + inverse[:, k + 1])
-            information[k, k] = (self._x * weight[:, None]).T @ self._x
+            weight = slope[k] ** 2 * (inverse[k] + inverse[k + 1])
+            information[k, k] = (self._x * weight) @ self._x.T
             if k:
-                weight = slope[:, k] * slope[:, k - 1] * inverse[:, k]
-                cross = (self._x * weight[:, None]).T @ self._x
+                cross = (self._x * (slope[k] * slope[k - 1] * inverse[k])) @ self._x.T
                 information[k, k - 1] = information[k - 1, k] = -cross
-        # The chain rule to psi is a triangular sum; written out, since speed is no concern here.
-        change = np.zeros((q, m, q + q * self.p))
-        for k in range(q):
-            change[k, 0, k] = 1.0
-            for block in range(k + 1):
-                columns = q + block * self.p + np.arange(self.p)
-                change[k, 1 + np.arange(self.p), columns] = 1.0
-        flat = change.reshape(q * m, -1)
-        full = information.swapaxes(1, 2).reshape(q * m, q * m)
-        return gradient.ravel() @ flat / n, flat.T @ full @ flat / n
+        return by_psi(gradient) / self.n, by_psi_twice(information) / self.n
 
     def _fit(
         self, theta: np.ndarray, value: float, penalty: Penalty

@@ -14,14 +14,14 @@ Paper: objective, lasso on adjacent differences, standardised columns.  Publishe
 block, ridge as elastic net with l1_ratio 0 (`presto-l2`), lam_max and log-spaced path.  Chosen: the likelihood
 of observed classes only, whose domain is what the data ask for (`feasible="observed"`; rows where cumulative
 curves cross are counted), or the order of all cumulative curves on all training rows
-(`feasible="all_rows"`), exact to `BARRIER_GAP`; `penalize_first=False`, of which the limit lam -> inf is the
+(`feasible="all_rows"`), exact to `barrier.GAP`; `penalize_first=False`, of which the limit lam -> inf is the
 proportional odds model.
 """
 
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import numpy as np
@@ -38,6 +38,11 @@ TO_THE_EDGE = 0.995
 """The share of the way to the domain's edge that one step may take."""
 
 
+RUNAWAY = 0.01
+"""Where free slopes still want to move this far (in standard deviations of x) although the gradient
+vanishes, the likelihood has no maximum: Newton's steps on separated classes do not shrink."""
+
+
 class NotConverged(UserWarning):
     """A fit stopped before its optimality conditions held; the likelihood may have no maximum."""
 
@@ -45,7 +50,8 @@ class NotConverged(UserWarning):
 class Smooth(Protocol):
     """What the solver needs of a smooth objective: its values along half-lines."""
 
-    def along(self, start: Evaluation, direction: np.ndarray) -> Ray: ...
+    def along(self, start: Evaluation, direction: np.ndarray) -> Ray:
+        """The half-line start + s direction."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +129,15 @@ def minimise(
         trace.append(objective)
         steps += 1
     return Solution(now, objective, violation, steps, violation <= tol, tuple(trace))
+
+
+def runs_away(solution: Solution, penalty: Penalty, free: np.ndarray | None = None) -> bool:
+    """Would one more step still go far, although the gradient vanishes?"""
+    index = slice(None) if free is None else np.flatnonzero(free)
+    now, part = solution.evaluation, Penalty(penalty.l1[index], penalty.l2[index])
+    theta, hessian = now.theta[index], now.hessian[index][:, index]
+    goal = _model_minimum(hessian, now.gradient[index], theta, part)
+    return bool(np.abs(goal - theta).max() > RUNAWAY)
 
 
 def _model_minimum(
@@ -219,6 +234,7 @@ class Problem:
         self.objective = Objective(self._x, y, classes)
         self.feasible = feasible
         self.l1_ratio, self.tol, self.max_iter = l1_ratio, tol, max_iter
+        self._all_penalised = penalize_first
         self.weight = weights(self.objective.q, self.objective.p, penalize_first)
         self.null = self._null(penalize_first)
         pull = np.abs(self.null.gradient) * self.weight
@@ -236,7 +252,8 @@ class Problem:
         start = start or objective.evaluate(objective.null())
         free = weights(objective.q, objective.p, penalize_first=False) == 0.0
         nothing = Penalty(np.zeros(objective.size), np.zeros(objective.size))
-        return minimise(objective, start, nothing, self.tol, self.max_iter, free)
+        found = minimise(objective, start, nothing, self.tol, self.max_iter, free)
+        return replace(found, converged=found.converged and not runs_away(found, nothing, free))
 
     def lambdas(self, count: int, ratio: float) -> np.ndarray:
         """[count] penalties, log-spaced from lam_max down to lam_max * ratio."""
@@ -250,14 +267,15 @@ class Problem:
         """Warm-started fits for falling `lambdas` [L]; warns `NotConverged` where one did not converge."""
         now, found = self.null, []
         for lam in lambdas:
-            solution = minimise(self.objective, now, self.penalty(lam), self.tol, self.max_iter)
+            penalty = self.penalty(lam)
+            solution = minimise(self.objective, now, penalty, self.tol, self.max_iter)
             now = solution.evaluation
+            if (lam == 0.0 or not self._all_penalised) and runs_away(solution, penalty):
+                solution = replace(solution, converged=False)
             if self.feasible == "all_rows":
                 from methods.ordinal.barrier import ordered_everywhere
 
-                solution = ordered_everywhere(
-                    self.objective, self._x, solution, self.penalty(lam), self.tol
-                )
+                solution = ordered_everywhere(self.objective, self._x, solution, penalty)
             found.append(solution)
         bad = [lam for lam, s in zip(lambdas, found, strict=True) if not s.converged]
         if bad:
