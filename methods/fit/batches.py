@@ -79,6 +79,13 @@ def held_out(samples: int, count: int, seed: int) -> tuple[Tensor, Tensor]:
     return order[count:].sort().values, order[:count].sort().values
 
 
+def subset(samples: int, limit: int | None) -> Tensor:
+    """Sorted int64 indices of ``limit`` of the samples (None: all), the same ones for every seed."""
+    if limit is None or limit >= samples:
+        return torch.arange(samples)
+    return torch.randperm(samples, generator=stream(0, "subset"))[:limit].sort().values
+
+
 def moments(x: np.ndarray) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each channel of uint8 [n, h, w] or [n, h, w, c], in 0..1.
 
@@ -93,7 +100,8 @@ def moments(x: np.ndarray) -> tuple[list[float], list[float]]:
         mean = float(counts @ values / counts.sum())
         variance = float(counts @ (values - mean) ** 2 / counts.sum())
         means.append(mean)
-        deviations.append(variance**0.5 or 1.0)
+        # Rounding can leave a constant channel a variance of 1e-33 instead of none.
+        deviations.append(1.0 if counts.max() == counts.sum() else variance**0.5)
     return means, deviations
 
 

@@ -22,7 +22,7 @@ def pack(
     context: Context,
     step: int,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """(tensors, state) after ``step`` updates; the tensors are copies."""
+    """(tensors, state) after ``step`` updates; the tensors are the living ones."""
     tensors = {f"network/{name}": tensor for name, tensor in network.state_dict().items()}
     scalars: dict[str, dict[str, Any]] = {}
     for index, values in optimizer.state_dict()["state"].items():
@@ -38,10 +38,7 @@ def pack(
     for name, item in kept.items():
         theirs, states[name] = item.state()
         tensors.update({f"kept/{name}/{key}": tensor for key, tensor in theirs.items()})
-    # Copies, because tied weights share memory and a safetensors file may not.
-    copies = {name: tensor.detach().clone() for name, tensor in tensors.items()}
-    state = {"step": step, "optimizer": scalars, "kept": states, "history": context.history}
-    return copies, state
+    return tensors, {"step": step, "optimizer": scalars, "kept": states}
 
 
 def unpack(
@@ -73,7 +70,6 @@ def unpack(
     torch.set_rng_state(tensors["generator/cpu"])
     if context.device.startswith("cuda"):
         torch.cuda.set_rng_state(tensors["generator/cuda"], context.device)
-    context.history[:] = state["history"]
     return state["step"]
 
 

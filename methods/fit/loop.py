@@ -2,8 +2,8 @@
 
 The loss is a function of the update number: with :class:`methods.fit.batches.Batches` it finds its
 batch, and any random draw, from (seed, step) alone. So a run that was killed continues from its
-checkpoint to the same bits: network, optimiser, the default random state (dropout), the history so
-far, and whatever else is handed in as ``keeping``.
+checkpoint to the same bits: network, optimiser, the default random state (dropout), and whatever
+else is handed in as ``keeping``. (The checkpoint itself keeps the history of the run.)
 """
 
 from __future__ import annotations

@@ -75,7 +75,10 @@ class LargeBatch(MethodParams):
         20, ge=1, description="About how often validation accuracy is measured."
     )
     fit_from: int = Field(10, ge=1, description="First update of the fit of distance to log t.")
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="Of the forward pass; statistics and weights stay float32."
+    )
+    gpus: Literal[0, 1] = Field(0, description="1: the job waits for a GPU and runs there.")
 
     @model_validator(mode="after")
     def _consistent(self) -> LargeBatch:

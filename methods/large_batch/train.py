@@ -47,6 +47,7 @@ from methods.fit.batches import (
     shift_and_flip,
     standardise,
     stream,
+    subset,
 )
 from methods.fit.loop import fit
 from methods.large_batch import diffusion, noise, regimes
@@ -135,7 +136,8 @@ def apply(base: None, data: dict[str, list[Any]], params: LargeBatch, context: C
         )
     if data.get("test"):
         test = data["test"][0]
-        network.metrics |= score(network.logits(test.x), torch.from_numpy(test.y))
+        used = subset(len(test.y), getattr(test, "options", {}).get("limit"))
+        network.metrics |= score(network.logits(test.x[used]), torch.from_numpy(test.y)[used])
     network.metrics |= _distance_metrics(walk, params, network, context)
     network.module = _with_plain_normalisation(network)
     return network
@@ -161,8 +163,11 @@ def _prepare(
         raise RetrofitError(
             f"large_batch trains on images; {getattr(images, 'name', images)} holds none"
         )
-    held = round(params.validation * len(images.y))
-    kept, out = held_out(len(images.y), held, context.seed_for("validation split"))
+    used = subset(len(images.y), getattr(images, "options", {}).get("limit"))
+    held = round(params.validation * len(used))
+    kept, out = (
+        used[part] for part in held_out(len(used), held, context.seed_for("validation split"))
+    )
     training = Images(images.name, images.x[kept], images.y[kept], images.classes)
     validation = Images(images.name, images.x[out], images.y[out], images.classes) if held else None
     sizes = params.network.model_dump()
@@ -170,7 +175,12 @@ def _prepare(
     module = build(sizes["architecture"], built, context.seed_for("initial weights"))
     mean, std = moments(training.x)
     network = Network(
-        module.to(context.device), sizes["architecture"], built, mean, std, images.classes
+        module.to(context.device, memory_format=torch.channels_last),
+        sizes["architecture"],
+        built,
+        mean,
+        std,
+        images.classes,
     )
     return network, training, validation
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from methods.fit.batches import subset
 from methods.run.metrics import Metric
 
 if TYPE_CHECKING:
@@ -30,9 +31,9 @@ def measure(
     found: dict[str, Metric] = {}
     for number, images in enumerate(data["test"]):
         facet = f"/{images.name}" if number else ""
-        scores = score(
-            model.logits(images.x, params.batch), torch.from_numpy(images.y), params.bins
-        )
+        used = subset(len(images.y), getattr(images, "options", {}).get("limit"))
+        logits = model.logits(images.x[used], params.batch)
+        scores = score(logits, torch.from_numpy(images.y)[used], params.bins)
         found.update({name + facet: metric for name, metric in scores.items()})
     return found
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -113,7 +114,11 @@ def load(directory: Path) -> Network:
         weights = load_file(directory / WEIGHTS)
         module = build(config["architecture"], config["arguments"], seed=0)
         module.load_state_dict(weights)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except RuntimeError:
+        raise RetrofitError(
+            f"{directory / WEIGHTS} does not fit the network that {CONFIG} beside it describes"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise RetrofitError(f"{directory} holds no usable network ({error})") from None
     fields = ("architecture", "arguments", "mean", "std", "classes", "notes")
     return Network(module.eval(), **{name: config[name] for name in fields})
