@@ -1,4 +1,4 @@
-# Retrofit: data → base → method → evaluate → tables → report.
+# Retrofit: data → base → method → evaluate → table → report.
 #
 #   snakemake                                   every study, quick tier
 #   snakemake --config tier=full                what the committed tables show
@@ -14,6 +14,10 @@ min_version("9.27.1")
 configfile: "configs/config.yaml"
 
 
+# Used with `--software-deployment-method apptainer` only; workflows/Dockerfile says how to build it.
+container: "retrofit.sif"
+
+
 include: "workflows/common.smk"
 include: "workflows/data.smk"
 include: "workflows/base.smk"
@@ -25,6 +29,9 @@ include: "workflows/report.smk"
 
 localrules:
     all,
+    data,
+    table,
+    report,
 
 
 rule all:
@@ -33,15 +40,17 @@ rule all:
         runs=ancient(every_run()),
         tables=ancient(every_table()),
         report=ancient(REPORT),
+    message:
+        "everything is made"
 
 
 onstart:
-    refuse_what_this_machine_lacks()
+    begin()
 
 
 onsuccess:
-    say_where_results_are()
+    say_where_results_are_at_the_end()
 
 
 onerror:
-    say_what_failed()
+    say_what_failed_at_the_end()

@@ -7,10 +7,12 @@ rule base:
         meta=RESULTS / "runs" / "base" / "{run}" / "meta.json",
     log:
         RESULTS / "logs" / "base" / "{run}.log",
-    benchmark:
-        RESULTS / "benchmarks" / "base" / "{run}.tsv"
     threads: threads_of
+    resources:
+        gpu=gpus_of,
+    params:
+        folders=FOLDERS,
     message:
         "base {wildcards.run}"
     shell:
-        "python -m methods base {wildcards.run} {FOLDERS} --log {log}"
+        "python -m methods base {wildcards.run} {params.folders} --log {log}"

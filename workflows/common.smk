@@ -1,17 +1,40 @@
 # What the rules share: the plans of the chosen studies, and the paths that follow from them.
+import atexit
 import os
 import sys
+import time
 from pathlib import Path
 
-from methods.study.errors import RetrofitError
+from filelock import FileLock, Timeout
+from methods.study.errors import RetrofitError, choices
 from methods.verbs.planning import all_studies, outdir, plan_all, tier_missing
 from methods.verbs.publishing import drop_if_unpublished, report_stamp, table_stamp
 
 # Jobs use the interpreter that runs Snakemake, whether or not its environment is activated.
 shell.prefix(f"export PATH={os.path.dirname(sys.executable)}:$PATH; ")
 
+STARTED = time.time()
+SETTINGS = ("tier", "study", "studies", "results", "work")
 
-container: None
+
+def stop(message):
+    """One sentence for each problem instead of a traceback through Snakemake."""
+    sys.stderr.write("".join(f"error: {line}\n" for line in str(message).splitlines()))
+    raise SystemExit(2)
+
+
+def checked_config():
+    for name in config:
+        if name not in SETTINGS:
+            stop(f"--config: unknown setting '{name}'; {choices(name, SETTINGS)}")
+    return config
+
+
+def chosen_studies():
+    chosen = checked_config().get("study", config["studies"])
+    if chosen == "all":
+        return all_studies()
+    return [str(one) for one in (chosen if isinstance(chosen, list) else [chosen])]
 
 
 TIER = str(config["tier"])
@@ -21,34 +44,43 @@ OUT = outdir(RESULTS, TIER)
 FOLDERS = f"--results {RESULTS} --work {WORK}"
 
 
-def chosen_studies():
-    if "study" in config:
-        return [str(config["study"])]
-    studies = config["studies"]
-    if studies == "all":
-        return all_studies()
-    return [studies] if isinstance(studies, str) else list(studies)
-
-
 def make_plans():
+    plans = {}
     try:
-        return plan_all(chosen_studies(), TIER, WORK)
+        for plan in plan_all(chosen_studies(), TIER, WORK):
+            name = plan.study.study
+            if name in plans and plans[name].path != plan.path:
+                stop(f"{plans[name].path} and {plan.path} are both called '{name}'")
+            plans[name] = plan
     except RetrofitError as error:
-        # One sentence for each problem instead of a traceback through Snakemake.
-        sys.stderr.write(
-            "".join(f"error: {line}\n" for line in str(error).splitlines())
-        )
-        os._exit(2)
+        stop(error)
+    return plans
 
 
-PLANS = {plan.study.study: plan for plan in make_plans()}
+def reported_plans():
+    """The chosen studies and those whose tables stand already: one study never empties the front page."""
+    published = [
+        path
+        for path in all_studies()
+        if path.stem not in PLANS and (OUT / "tables" / f"{path.stem}.json").is_file()
+    ]
+    try:
+        return PLANS | {
+            plan.study.study: plan for plan in plan_all(published, TIER, WORK)
+        }
+    except RetrofitError as error:
+        stop(error)
+
+
+PLANS = make_plans()
 RUNS = {name: run for plan in PLANS.values() for name, run in plan.runs().items()}
 # Tables stand at fixed paths; these stamps carry their keys.
 TABLES = {
     name: drop_if_unpublished(table_stamp(plan, RESULTS))
     for name, plan in PLANS.items()
 }
-REPORT = drop_if_unpublished(report_stamp(list(PLANS.values()), TIER, RESULTS))
+REPORTED = [plan for _, plan in sorted(reported_plans().items())]
+REPORT = drop_if_unpublished(report_stamp(REPORTED, TIER, RESULTS))
 
 
 wildcard_constraints:
@@ -57,16 +89,12 @@ wildcard_constraints:
     study="[a-z0-9.+_-]+",
 
 
-def directory_of(name):
-    return RESULTS / RUNS[name].directory
-
-
-def runs_of(kind):
-    return [name for name, run in RUNS.items() if run.kind == kind]
-
-
 def meta(name):
-    return str(directory_of(name) / "meta.json")
+    return str(RESULTS / RUNS[name].directory / "meta.json")
+
+
+def log_of(name):
+    return RESULTS / "logs" / RUNS[name].kind / f"{name}.log"
 
 
 def upstream(wildcards):
@@ -75,6 +103,10 @@ def upstream(wildcards):
 
 def threads_of(wildcards):
     return RUNS[wildcards.run].threads
+
+
+def gpus_of(wildcards):
+    return RUNS[wildcards.run].spec.get("params", {}).get("gpus", 0)
 
 
 def runs_of_study(wildcards):
@@ -93,19 +125,70 @@ def every_table():
     return list(TABLES.values())
 
 
-def refuse_what_this_machine_lacks():
+def held(lock):
+    """Does another process hold this lock?  The kernel frees it when its holder dies, however it dies."""
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def begin():
+    """Refuse, before the first job, what could not end well; then hold the results folder until this process ends."""
     missing = [why for plan in PLANS.values() if (why := tier_missing(plan))]
     if missing:
-        raise WorkflowError(missing[0])
+        stop(missing[0])
+    global only_one_workflow
+    folder = RESULTS / "runs"
+    folder.mkdir(parents=True, exist_ok=True)
+    only_one_workflow = FileLock(folder / ".lock", timeout=0)
+    try:
+        only_one_workflow.acquire()
+    except Timeout:
+        stop(f"another snakemake is making {RESULTS}/; wait until it is done")
+    for name in RUNS:
+        lock = WORK / "locks" / f"{name}.lock"
+        if lock.is_file() and not Path(meta(name)).is_file() and held(lock):
+            stop(
+                f"a job of an earlier snakemake still makes {name}; wait until it is done"
+            )
 
 
+# Printed when the process ends, so that these are the last lines and nothing of Snakemake's comes after them.
 def say_where_results_are():
     print(
         f"\nTables  {OUT / 'tables'}/\nClaims  {OUT / 'claims.md'}\nReport  {OUT / 'report' / 'index.html'}"
     )
 
 
+def say_where_results_are_at_the_end():
+    atexit.register(say_where_results_are)
+
+
 def say_what_failed():
+    failed = [
+        log_of(name)
+        for name in RUNS
+        if not Path(meta(name)).is_file()
+        and log_of(name).is_file()
+        and log_of(name).stat().st_mtime >= STARTED
+    ]
     print(
-        f"\nSomething failed; the logs are in {RESULTS / 'logs'}/. Run snakemake again to resume: finished runs are kept."
+        "\nSome jobs failed."
+        + "".join(f"\nLog     {log}" for log in failed)
+        + "\nFinished runs are kept: the same command goes on from here."
     )
+
+
+def say_what_failed_at_the_end():
+    atexit.register(say_what_failed)
+
+
+# Snakemake calls no hook where nothing is to be done.
+if (
+    workflow.is_main_process
+    and "--lint" not in sys.argv
+    and all(Path(path).is_file() for path in (*every_run(), *every_table(), REPORT))
+):
+    say_where_results_are_at_the_end()

@@ -7,10 +7,12 @@ rule data:
         meta=RESULTS / "runs" / "data" / "{run}" / "meta.json",
     log:
         RESULTS / "logs" / "data" / "{run}.log",
-    benchmark:
-        RESULTS / "benchmarks" / "data" / "{run}.tsv"
     threads: threads_of
+    resources:
+        gpu=gpus_of,
+    params:
+        folders=FOLDERS,
     message:
         "data {wildcards.run}"
     shell:
-        "python -m methods data {wildcards.run} {FOLDERS} --log {log}"
+        "python -m methods data {wildcards.run} {params.folders} --log {log}"

@@ -7,10 +7,12 @@ rule evaluate:
         meta=RESULTS / "runs" / "evaluate" / "{run}" / "meta.json",
     log:
         RESULTS / "logs" / "evaluate" / "{run}.log",
-    benchmark:
-        RESULTS / "benchmarks" / "evaluate" / "{run}.tsv"
     threads: threads_of
+    resources:
+        gpu=gpus_of,
+    params:
+        folders=FOLDERS,
     message:
         "evaluate {wildcards.run}"
     shell:
-        "python -m methods evaluate {wildcards.run} {FOLDERS} --log {log}"
+        "python -m methods evaluate {wildcards.run} {params.folders} --log {log}"

@@ -7,10 +7,12 @@ rule apply:
         meta=RESULTS / "runs" / "method" / "{run}" / "meta.json",
     log:
         RESULTS / "logs" / "method" / "{run}.log",
-    benchmark:
-        RESULTS / "benchmarks" / "method" / "{run}.tsv"
     threads: threads_of
+    resources:
+        gpu=gpus_of,
+    params:
+        folders=FOLDERS,
     message:
         "apply {wildcards.run}"
     shell:
-        "python -m methods apply {wildcards.run} {FOLDERS} --log {log}"
+        "python -m methods apply {wildcards.run} {params.folders} --log {log}"

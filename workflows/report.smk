@@ -7,8 +7,10 @@ rule report:
     log:
         RESULTS / "logs" / "report" / f"{TIER}.log",
     params:
-        studies=[str(plan.path) for plan in PLANS.values()],
+        studies=[str(plan.path) for plan in REPORTED],
+        tier=TIER,
+        folders=FOLDERS,
     message:
         "report"
     shell:
-        "python -m methods report {params.studies} --tier {TIER} {FOLDERS} --log {log}"
+        "python -m methods report {params.studies} --tier {params.tier} {params.folders} --log {log}"

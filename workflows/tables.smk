@@ -7,7 +7,10 @@ rule table:
         stamp=RESULTS / "runs" / "table" / f"{{study}}-{TIER}-{{key}}.json",
     log:
         RESULTS / "logs" / "table" / f"{{study}}-{TIER}-{{key}}.log",
+    params:
+        tier=TIER,
+        folders=FOLDERS,
     message:
         "table {wildcards.study}"
     shell:
-        "python -m methods table {input.study} --tier {TIER} {FOLDERS} --log {log}"
+        "python -m methods table {input.study} --tier {params.tier} {params.folders} --log {log}"
