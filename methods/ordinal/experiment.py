@@ -59,7 +59,7 @@ def run(fit: Fit, data: dict, params: OrdinalParams, context: Context) -> Estima
     make = _source(data, params, context)
     saved = context.checkpoint.load()
     rows: list[dict] = saved["state"]["rows"] if saved else []
-    todo = range(len(rows), params.replicates)
+    todo = range(len(rows), params.replicates if params.design else params.splits)
     for number in context.progress(todo, len(todo), "replicates"):
         rows.append(_one(fit, make(number), context.numpy(f"presto fit {number}")))
         if context.checkpoint.every(CHECKPOINT_SECONDS):

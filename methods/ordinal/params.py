@@ -38,9 +38,8 @@ class OrdinalParams(MethodParams):
         "intercept; null = split the table of the data role `train`.",
     )
     rows: int = Field(2500, ge=100, description="Rows of one synthetic data set; the paper: 2500.")
-    replicates: int = Field(
-        20, ge=1, description="Synthetic draws (the paper: 700) or random splits (350 and 49)."
-    )
+    replicates: int = Field(100, ge=1, description="Draws of a design; the paper: 700.")
+    splits: int = Field(20, ge=1, description="Random splits of a table; the paper: 350 and 49.")
     test_share: float = Field(0.1, gt=0, lt=1, description="Share of a table's rows held out.")
 
 
@@ -63,14 +62,14 @@ class Presto(OrdinalParams):
         "observed",
         description="Cumulative curves in order where the data ask for it, or on every training row.",
     )
-    lambdas: int = Field(
-        20, ge=2, description="Penalties on the path; the paper: 20, real data 100."
+    lambdas: int | None = Field(
+        None, ge=2, description="Penalties on the path; null = as the paper: 20, for a table 100."
     )
-    ratio: float = Field(
-        0.01,
+    ratio: float | None = Field(
+        None,
         gt=0,
         lt=1,
-        description="Smallest penalty over largest; the paper: .01, real data 1e-4.",
+        description="Smallest penalty over largest; null = as the paper: .01, for a table 1e-4.",
     )
     folds: int = Field(5, ge=2, description="Folds of the cross-validation.")
     code: Literal["paper", "published_code"] = Field(
@@ -78,6 +77,11 @@ class Presto(OrdinalParams):
         description="`published_code` computes what the released code does, with its defects D1 "
         "(intercepts), D2 (cross-validation) and D5 (line search).",
     )
+
+    def path_shape(self) -> tuple[int, float]:
+        """(number of penalties, smallest over largest)."""
+        count, ratio = (20, 0.01) if self.design else (100, 1e-4)
+        return self.lambdas or count, self.ratio or ratio
 
     @model_validator(mode="after")
     def _published_code_is_one_thing(self) -> Presto:

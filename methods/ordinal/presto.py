@@ -42,7 +42,7 @@ def _fit(replicate: Replicate, params: Presto, rng: np.random.Generator) -> Fitt
         "feasible": params.feasible,
     }
     problem = Problem(x, y, classes, **options)
-    lambdas = problem.lambdas(params.lambdas, params.ratio)
+    lambdas = problem.lambdas(*params.path_shape())
     folds = stratified_folds(y, params.folds, rng)
     choice = choose(x, y, classes, lambdas, folds, **options)
     # The problem is convex: a warm start from above ends where a cold one does, only sooner.
@@ -53,7 +53,7 @@ def _fit(replicate: Replicate, params: Presto, rng: np.random.Generator) -> Fitt
 def _published(replicate: Replicate, params: Presto, rng: np.random.Generator) -> Fitted:
     x, y, classes = replicate.x, replicate.y, replicate.classes
     problem = ReleasedProblem(x, y, classes, params.l1_ratio)
-    lambdas = problem.lambdas(params.lambdas, params.ratio)
+    lambdas = problem.lambdas(*params.path_shape())
     folds = unstratified_folds(len(y), params.folds, rng)
     choice = choose_released(x, y, classes, lambdas, folds, params.l1_ratio)
     path = problem.path(np.array([choice.lam]))

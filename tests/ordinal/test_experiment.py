@@ -59,7 +59,7 @@ def test_every_method_sees_the_same_data_and_fewer_replicates_are_the_first():
 @pytest.mark.parametrize("name", ["presto", "proportional-odds", "logit"])
 def test_a_run_on_a_table(name):
     apply, params = APPLY[name]
-    params = type(params)(replicates=2)
+    params = type(params)(splits=2)
     found = apply(None, {"train": [table()]}, params, Context())
     assert "rare_mse" not in found.metrics
     assert found.arrays["coef"].shape[0] == 2
@@ -158,7 +158,7 @@ def test_separated_classes_are_counted():
     separable = Table("s.train", x, np.repeat([0, 1, 2, 3], 100), ["x"], list("abcd"))
     for name in ("logit", "proportional-odds"):
         apply, params = APPLY[name]
-        found = apply(None, {"train": [separable]}, type(params)(replicates=1), Context())
+        found = apply(None, {"train": [separable]}, type(params)(splits=1), Context())
         assert found.records[0]["unconverged"] == 1
         assert np.isfinite(found.metrics["log_loss"].value)
 
