@@ -30,8 +30,16 @@ class Label(NamedTuple):
     color: str
 
 
-def place(axes: Axes, labels: Sequence[Label], size: float = 8.0) -> None:
-    """Annotate each point on the first side that is free, in order; else where least is covered."""
+def place(
+    axes: Axes,
+    labels: Sequence[Label],
+    bars: Sequence[tuple[float, float, float, float]] = (),
+    size: float = 8.0,
+) -> None:
+    """Annotate each point on the first side that is free, in order; else where least is covered.
+
+    `bars`: (x low, y low, x high, y high) in data coordinates of what else is drawn and should stay visible.
+    """
     canvas = axes.figure.canvas
     canvas.draw()  # fixes the layout, so that positions on the canvas are final
     renderer = canvas.get_renderer()
@@ -39,6 +47,10 @@ def place(axes: Axes, labels: Sequence[Label], size: float = 8.0) -> None:
     scale = axes.figure.dpi / 72
     points = [axes.transData.transform((label.x, label.y)) for label in labels]
     taken = [(x - 4 * scale, y - 4 * scale, x + 4 * scale, y + 4 * scale) for x, y in points]
+    for x_low, y_low, x_high, y_high in bars:
+        left, bottom = axes.transData.transform((x_low, y_low))
+        right, top = axes.transData.transform((x_high, y_high))
+        taken.append((left - scale, bottom - scale, right + scale, top + scale))
     for label in labels:
         best = None
         for index, (dx, dy, ha, va) in enumerate(SIDES):

@@ -100,9 +100,9 @@ def log_axis(axes: Axes, which: str) -> None:
     axis = getattr(axes, f"{which}axis")
     low, high = sorted(axis.get_view_interval())
     decades = math.log10(high / low) if low > 0 else 3
-    steps = (
-        (1.0,) if decades > 3 else (1.0, 3.0) if decades > 1.4 else (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
-    )
+    steps = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
+    for least, coarser in ((0.8, (1.0, 2.0, 5.0)), (2.0, (1.0, 3.0)), (3.5, (1.0,))):
+        steps = coarser if decades > least else steps
     axis.set_major_locator(LogLocator(subs=steps))
     axis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
     axis.set_minor_formatter(NullFormatter())

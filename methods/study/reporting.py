@@ -87,6 +87,8 @@ class Figure(SpecModel):
     y_label: str | None = None
     x_log: bool = False
     y_log: bool = False
+    scale: float = 1.0
+    """bars and boxes: values are shown multiplied by this (100 for percent)."""
     rows: list[str] = ["*"]
     settings: list[str] = ["*"]
     ratio_to: str | None = None
@@ -98,7 +100,10 @@ class Figure(SpecModel):
     fit_from: float | None = Field(None, gt=0)
     """curves: leave out smaller x in the fit."""
     reference: dict[str, float] = {}
-    """Horizontal lines: what they are (for example the paper's figure with its source) → value."""
+    """Lines at a value: what they are (for example the paper's figure with its source) → value, as shown.
+
+    `<setting>/<text>` is drawn in that setting's panel only.
+    """
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Figure:

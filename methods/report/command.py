@@ -1,0 +1,62 @@
+"""What the command line calls: tables of one study, the report of all, a cell's descent, staleness."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from methods.report import document, markdown
+from methods.report.cells import gather
+from methods.report.explain import explain
+from methods.report.figures import draw
+from methods.report.staleness import Stale, stale
+from methods.study.expansion import Plan
+
+__all__ = ["Stale", "explain", "stale", "write_report", "write_tables"]
+
+
+def write_tables(plan: Plan, results: Path, out: Path) -> list[Path]:
+    """Write `<out>/tables/<study>.{json,md,csv}` and `<out>/figures/<study>-*.svg` from the runs in `<results>/runs`.
+
+    The same runs give the same bytes. Raises RetrofitError where a run is missing or a table, figure or claim names
+    what no run measured.
+    """
+    cells = gather(plan, results)
+    figures = draw(cells, out)
+    found = document.document(cells, figures)
+    stem = out / "tables" / found["study"]
+    written = {
+        stem.with_name(f"{stem.name}.json"): document.text(found),
+        stem.with_name(f"{stem.name}.md"): markdown.study_page(found),
+        stem.with_name(f"{stem.name}.csv"): markdown.table_csv(found),
+    }
+    for path, text in written.items():
+        _replace(path, text)
+    return [*written, *(out / figure["file"] for figure in figures.values())]
+
+
+def write_report(tables: list[Path], out: Path) -> list[Path]:
+    """Write `<out>/claims.md` and `<out>/report/index.html` from the tables of all studies of one tier."""
+    from methods.report.page import render
+
+    documents = [document.read(path) for path in tables]
+    pictures = {
+        figure["file"]: (out / figure["file"]).read_text(encoding="utf-8")
+        for found in documents
+        for figure in found["figures"].values()
+    }
+    written = {
+        out / "claims.md": markdown.claims_page(documents),
+        out / "report" / "index.html": render(documents, pictures),
+    }
+    for path, text in written.items():
+        _replace(path, text)
+    return list(written)
+
+
+def _replace(path: Path, text: str) -> None:
+    """All or nothing: a reader never meets half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(text, encoding="utf-8")
+    os.replace(aside, path)
