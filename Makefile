@@ -1,51 +1,56 @@
-# Retrofit in two commands: `make tables` and `make test`.  Needs Python 3.11 or newer, git and make.
+# Retrofit in two commands: `make tables` and `make test`.  Needs Python 3.11 or newer with pip, git and make.
 PYTHON ?= python3
 VENV := .venv
-BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
-# The plain index gives a CUDA build of torch on Linux; for the smaller CPU build set
+RUN := $(VENV)/bin/python -m
+PIP := $(RUN) pip --disable-pip-version-check install
+# Named after what it was made from: a touched file reinstalls nothing, a changed one does.
+STAMP := $(VENV)/.installed-$(shell cat requirements.lock pyproject.toml | cksum | cut -d ' ' -f 1)
+# PyPI's torch for Linux brings CUDA along; for the smaller build set
 #   TORCH_INDEX_URL=<address of PyTorch's CPU wheel index>
-TORCH_INDEX := $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL),)
-TORCH := $(shell sed -n 's/^torch==\([0-9.]*\).*/torch==\1/p' requirements.lock)
+TORCH := $(shell sed -n '/^torch==/p' requirements.lock)
+TORCH_INDEX := $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL))
 
-.PHONY: help env tables full paper test lint verify lock clean
+.PHONY: help env tables full test lint verify lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' Makefile | awk -F'|' '{printf "  make %-8s %s\n", $$1, $$2}'
 
-env: $(STAMP)  ## the virtual environment with locked dependencies
+env: $(STAMP)  ## the virtual environment with the locked dependencies
 
-$(STAMP): requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(f"Retrofit needs Python 3.11 or newer; $(PYTHON) is {sys.version.split()[0]}. Set PYTHON=...") if sys.version_info < (3, 11) else None'
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "installing torch, then everything else, into $(VENV) (once; a few minutes)"
+$(STAMP):
+	@command -v $(PYTHON) > /dev/null || { echo "there is no $(PYTHON); Retrofit needs Python 3.11 or newer: make PYTHON=..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit("%s is Python %d.%d; Retrofit needs 3.11 or newer: make PYTHON=..." % (("$(PYTHON)",) + sys.version_info[:2]) if sys.version_info < (3, 11) else 0)'
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "$(PYTHON) -m venv does not work here; is the package python3-venv missing?"; exit 1; }
+	@echo "Setting up $(VENV), once: $(TORCH) (the large one) ..."
 	@# torch first: no other package may choose its build
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH_INDEX) $(TORCH)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
-	@touch $(STAMP)
+	@$(PIP) $(TORCH_INDEX) $(TORCH)
+	@echo "Setting up $(VENV), once: the other packages ..."
+	@$(PIP) --quiet -r requirements.lock
+	@$(PIP) --quiet --no-deps --editable .
+	@rm -f $(VENV)/.installed-*
+	@touch $@
 
 tables: env  ## the quick tier of every study: tables, figures, claims, report page
-	@$(BIN)/snakemake --config tier=quick
+	@$(RUN) snakemake --config tier=quick
 
-full: env  ## what the committed tables show (about 20 minutes on 2 cores)
-	@$(BIN)/snakemake --config tier=full
+full: env  ## what the committed tables show
+	@$(RUN) snakemake --config tier=full
 
 test: env  ## all tests
-	@$(BIN)/python -m pytest
+	@$(RUN) pytest
 
-lint: env  ## ruff, snakefmt, snakemake --lint, schema
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
-	@$(BIN)/snakefmt --check Snakefile workflows
-	@$(BIN)/snakemake --lint
-	@$(BIN)/python -m methods schema --check
+lint: env  ## style of Python and Snakemake files, the workflow's own lint, the schema
+	@$(RUN) ruff check .
+	@$(RUN) ruff format --check .
+	@$(RUN) snakefmt --check Snakefile workflows
+	@$(RUN) snakemake --lint
+	@$(RUN) methods schema --check
 
 verify: env  ## which committed tables are stale; trains nothing
-	@$(BIN)/python -m methods verify
+	@$(RUN) methods verify
 
 lock: env  ## write requirements.lock from what is installed
-	@$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' | grep -v -i -E '^(nvidia-|triton|retrofit)' > requirements.lock
+	@$(VENV)/bin/python .ci/lock.py > requirements.lock
 
-clean:  ## forget runs, logs and scratch files (not data, not the committed results)
-	rm -rf results/runs results/logs results/benchmarks results/quick work .snakemake
+clean:  ## forget runs, logs and scratch files; data and committed results stay
+	rm -rf results/runs results/logs results/quick results/paper work .snakemake

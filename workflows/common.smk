@@ -166,13 +166,19 @@ def say_where_results_are_at_the_end():
     atexit.register(say_where_results_are)
 
 
+def outputs_and_logs():
+    for name in RUNS:
+        yield Path(meta(name)), log_of(name)
+    for stamp in TABLES.values():
+        yield stamp, RESULTS / "logs" / "table" / f"{stamp.stem}.log"
+    yield REPORT, RESULTS / "logs" / "report" / f"{TIER}.log"
+
+
 def say_what_failed():
     failed = [
-        log_of(name)
-        for name in RUNS
-        if not Path(meta(name)).is_file()
-        and log_of(name).is_file()
-        and log_of(name).stat().st_mtime >= STARTED
+        log
+        for output, log in outputs_and_logs()
+        if not output.is_file() and log.is_file() and log.stat().st_mtime >= STARTED
     ]
     print(
         "\nSome jobs failed."

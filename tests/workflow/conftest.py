@@ -72,11 +72,12 @@ def apply(base, data, params, context):
     saved = context.checkpoint.load()
     done = saved["state"]["done"] if saved else 0
     values = saved["state"]["values"] if saved else []
-    import torch
     for step in range(done, 10):
         values.append(float(context.numpy(f"step {step}").random()) + STEP * params.size)
         context.record(step=step, value=values[-1])
         if params.seconds:
+            import torch  # only here: checkpoints hold tensors
+
             time.sleep(params.seconds / 10)
             context.checkpoint.save({"unused": torch.zeros(1)}, {"done": step + 1, "values": values})
     return Number(sum(values))
@@ -130,7 +131,7 @@ class Project:
         return {**os.environ, "PYTHONPATH": str(self.root), "PYTHONDONTWRITEBYTECODE": "1"}
 
     def command(self, *words: str) -> list[str]:
-        return [sys.executable, "-m", "snakemake", "--cores", "2", "--nolock", *words]
+        return [sys.executable, "-m", "snakemake", "--cores", "2", *words]
 
     def snakemake(self, *words: str, ok: bool = True) -> str:
         done = subprocess.run(
