@@ -182,6 +182,12 @@ def test_bad_tables_are_named():
         checked(Table(good.name, good.x, 0 * good.y, good.columns, ["only"]))
 
 
+def test_the_path_is_the_papers_for_designs_and_for_tables():
+    assert Presto(design="dense-5").path_shape() == (20, 0.01)
+    assert Presto().path_shape() == (100, 1e-4)
+    assert Presto(lambdas=7, ratio=0.5).path_shape() == (7, 0.5)
+
+
 def test_published_code_takes_no_options_of_ours():
     with pytest.raises(ValueError, match="leave out `feasible` and `penalize_first`"):
         Presto(code="published_code", feasible="all_rows")
