@@ -127,9 +127,10 @@ def test_agrees_with_the_procedure_written_out(case, clip):
     for (name, mine), theirs in zip(
         base.model.named_parameters(), expected.parameters(), strict=True
     ):
-        # A rounding tie or two limits of equal error may fall either way.
+        # A group clipped on both sides has its zero point on a rounding tie: one more or one less,
+        # which then decides between limits.
         off = ((mine - theirs).abs() > 1e-4 * theirs.abs().max()).float().mean()
-        assert off < 0.03, name
+        assert off < (0.08 if clip else 0.01), name
     assert ours.quantized
 
 
