@@ -16,8 +16,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from methods.ordinal.newton import Penalty, Solution, minimise
 from methods.ordinal.objective import Evaluation, Objective
-from methods.ordinal.solver import Penalty, Solution, minimise
 
 GAP = 1e-8
 """How far the objective may lie above the constrained minimum."""

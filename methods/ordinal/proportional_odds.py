@@ -30,7 +30,7 @@ def fit_proportional_odds(
     solution = problem.parallel()
     if not solution.converged:
         warnings.warn(
-            f"the proportional odds fit stopped with a gradient of {solution.kkt:.2g}: its classes may "
+            f"the {classes}-class fit stopped with a gradient of {solution.kkt:.2g}: its classes may "
             "be separated, so that no finite fit exists",
             NotConverged,
             stacklevel=2,

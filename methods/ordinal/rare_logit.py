@@ -1,28 +1,25 @@
-"""Logistic regression of the rare class against all others, by maximum likelihood (scikit-learn).
+"""Logistic regression of the rare class against all others, by maximum likelihood.
 
-With few events the classes may be separable, and the likelihood then has no maximum.  As the usual tools do,
-the fit stops after a fixed number of steps with large coefficients; such replicates are counted.
+It is the proportional odds model of two classes, fitted by the same Newton steps (tests/ordinal holds it against
+scikit-learn and R's glm).  With few events the classes may be separable, and the likelihood then has no
+maximum: as the usual tools do, the fit stops with large coefficients; such replicates are counted.
 """
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
 from methods.ordinal.experiment import Fitted, run
-from methods.ordinal.solver import NotConverged, standardisation
+from methods.ordinal.likelihood import linear_predictors, rare_probability
+from methods.ordinal.proportional_odds import fit_proportional_odds
 
 if TYPE_CHECKING:
     from methods.models.estimates import Estimates
     from methods.ordinal.params import RareLogit
     from methods.ordinal.replicates import Replicate
     from methods.run.context import Context
-
-STEPS = 100
 
 
 def apply(base: None, data: dict, params: RareLogit, context: Context) -> Estimates:
@@ -31,17 +28,10 @@ def apply(base: None, data: dict, params: RareLogit, context: Context) -> Estima
 
 
 def _fit(replicate: Replicate, rng: np.random.Generator) -> Fitted:
-    # Standardised only for the optimiser's sake: without a penalty the fit is the same.
-    mean, scale = standardisation(replicate.x)
-    model = LogisticRegression(C=np.inf, solver="newton-cholesky", max_iter=STEPS, tol=1e-6)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        model.fit((replicate.x - mean) / scale, replicate.y == replicate.classes - 1)
-    if any(issubclass(w.category, ConvergenceWarning) for w in caught):
-        warnings.warn("the logistic fit did not converge", NotConverged, stacklevel=2)
+    event = (replicate.y == replicate.classes - 1).astype(np.int64)
+    intercept, slope = fit_proportional_odds(replicate.x, event, 2)
 
     def rare(rows: np.ndarray) -> np.ndarray:
-        return model.predict_proba((rows - mean) / scale)[:, 1]
+        return rare_probability(linear_predictors(rows, intercept, slope[None, :]))
 
-    coef = model.coef_ / scale
-    return Fitted(rare, model.intercept_ - coef @ np.broadcast_to(mean, coef.shape[1:]), coef)
+    return Fitted(rare, intercept, slope[None, :])

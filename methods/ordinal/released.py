@@ -23,15 +23,9 @@ import numpy as np
 from methods.ordinal.crossvalidation import Choice, largest_at_minimum
 from methods.ordinal.likelihood import linear_predictors, raw_probabilities
 from methods.ordinal.metrics import brier_classes
+from methods.ordinal.newton import Penalty, kkt_violation
 from methods.ordinal.objective import by_psi, by_psi_twice
-from methods.ordinal.solver import (
-    SMALLEST_L1_RATIO,
-    Path,
-    Penalty,
-    kkt_violation,
-    standardisation,
-    weights,
-)
+from methods.ordinal.solver import SMALLEST_L1_RATIO, Path, standardisation, weights
 from methods.ordinal.subproblem import solve
 
 FLOOR = 1e-8

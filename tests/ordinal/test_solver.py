@@ -10,14 +10,8 @@ from sklearn.linear_model import LogisticRegression
 from methods.ordinal.designs import outcomes
 from methods.ordinal.likelihood import class_probabilities, crossing_rows, raw_probabilities
 from methods.ordinal.metrics import brier_classes
-from methods.ordinal.solver import (
-    NotConverged,
-    Penalty,
-    Problem,
-    kkt_violation,
-    minimise,
-    standardisation,
-)
+from methods.ordinal.newton import Penalty, kkt_violation, minimise
+from methods.ordinal.solver import NotConverged, Problem, standardisation
 from tests.ordinal import golden
 
 
