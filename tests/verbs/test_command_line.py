@@ -53,7 +53,7 @@ def test_a_new_study_is_a_valid_study(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["plan", "awk"], "there is no study 'awk'; did you mean 'awq'?"),
+        (["plan", "awk"], "there is no study 'awk' in configs/studies/; did you mean 'awq'?"),
         (["plan", "nothing.yaml"], "there is no study file nothing.yaml"),
         (["apply", "awq-000000000000"], "there is no run 'awq-000000000000'"),
         (["table", "awq", "--tier", "ful"], "tier 'ful' does not exist; did you mean 'full'?"),
