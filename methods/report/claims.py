@@ -55,20 +55,24 @@ class Comparison:
     unit: str = ""
 
     @property
-    def sentence(self) -> str:
-        """The comparison with its numbers, as the report prints it."""
+    def numbers(self) -> str:
+        """The difference (or the value, for a band) with interval, unit, n and p-value."""
         d = self.difference
-        if self.reference is None:
-            numbers = f"{self.variant}: {around(d.value, d.low, d.high)}"
-        else:
-            shift = signed(around(d.value, d.low, d.high), d.value)
-            numbers = f"{self.variant} against {self.reference}: {shift}"
+        text = around(d.value, d.low, d.high)
+        if self.reference is not None:
+            text = signed(text, d.value)
         unit = f" {self.unit}" if self.unit else ""
         count = "exact" if self.over == "exact" else f"n = {d.n} {self.over}"
         if d.n == 1 and self.over != "exact":
             count = f"one {self.over.removesuffix('s')}, no interval"
         p = f", {p_value(self.p_holm)}" if self.p_holm is not None and self.over != "exact" else ""
-        return f"{numbers}{unit} ({count}{p})"
+        return f"{text}{unit} ({count}{p})"
+
+    @property
+    def sentence(self) -> str:
+        """Who against whom, with the numbers."""
+        against = "" if self.reference is None else f" against {self.reference}"
+        return f"{self.variant}{against}: {self.numbers}"
 
 
 @dataclass(frozen=True)

@@ -179,6 +179,7 @@ def _claim(found: Judgement) -> dict[str, Any]:
                 "p": one.p,
                 "p_holm": one.p_holm,
                 "state": one.state,
+                "numbers": one.numbers,
                 "sentence": one.sentence,
             }
             for one in found.comparisons

@@ -133,6 +133,7 @@ def _draw(cells: Cells, name: str, figure: Figure, out: Path) -> dict[str, Any] 
         "title": figure.title,
         "caption": figure.caption,
         "kind": figure.kind,
+        "wide": sum(axes.get_visible() for axes in canvas.axes) > 1,
         "file": f"figures/{salt}.svg",
         "alt": f"{figure.title}. {alt}",
         **extra,

@@ -6,6 +6,7 @@ import math
 
 MINUS = "\u2212"
 LARGE, SMALL = 1e7, 1e-4
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def fixed(value: float, digits: int) -> str:
@@ -13,7 +14,7 @@ def fixed(value: float, digits: int) -> str:
     if not math.isfinite(value):
         return "NaN" if math.isnan(value) else f"{MINUS if value < 0 else ''}∞"
     if abs(value) >= LARGE or (value != 0 and float(f"{value:.{digits}f}") == 0):
-        return _signed(f"{value:.2e}")
+        return _scientific(value, 2)
     return _signed(f"{value:,.{digits}f}")
 
 
@@ -22,7 +23,7 @@ def significant(value: float, digits: int = 3) -> str:
     if not math.isfinite(value) or value == 0:
         return fixed(value, 0)
     if abs(value) >= LARGE or abs(value) < SMALL:
-        return _signed(f"{value:.{digits - 1}e}")
+        return _scientific(value, digits - 1)
     decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
     return _signed(f"{value:,.{decimals}f}")
 
@@ -47,6 +48,11 @@ def signed(text: str, value: float) -> str:
 def p_value(p: float) -> str:
     """A p-value as papers print it."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def _scientific(value: float, decimals: int) -> str:
+    mantissa, exponent = f"{value:.{decimals}e}".split("e")
+    return _signed(f"{mantissa}×10{str(int(exponent)).translate(SUPERSCRIPTS)}")
 
 
 def _plain(value: float, decimals: int) -> str:

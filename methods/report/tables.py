@@ -212,6 +212,6 @@ def _text(interval: Interval, column: MetricColumn, difference: bool) -> str:
     half = interval.half_width * abs(column.scale)
     if half == 0:
         return text  # all seeds equal
-    if "e" not in text and float(f"{half:.{column.digits}f}") == 0:
+    if "×" not in text and float(f"{half:.{column.digits}f}") == 0:
         return f"{text} ± {significant(half, 1)}"
     return f"{text} ± {fixed(half, column.digits)}"
