@@ -75,6 +75,8 @@ class LanguageModel:
             description = compressed_tensors.describe(self.quantized)
         with without_progress_bars():
             self.model.save_pretrained(directory, state_dict=state)
+        for path in directory.glob("*.safetensors"):
+            path.chmod(0o644)  # safetensors makes files that only their owner can read
         if self.quantized:
             section = compressed_tensors.quantization_config(
                 self.quantized, sorted(linears - set(self.quantized))
