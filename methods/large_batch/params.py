@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -25,16 +25,19 @@ class LargeBatch(MethodParams):
 
     method: Literal["large_batch"] = "large_batch"
     network: NetworkSizes = Field(FullyConnectedSizes(), description="Architecture and sizes.")
-    batch_size: int = Field(128, ge=2, description="Samples in one update; the paper: 128, 4096.")
-    reference_batch: int = Field(
-        128, ge=1, description="The small batch, to which the rules below refer."
+    small_batch: int = Field(
+        128, ge=2, description="The small batch, to which the rules below refer."
     )
-    learning_rate: float = Field(0.1, gt=0, description="Of the reference batch.")
+    large_batch: int = Field(4096, ge=2, description="The large batch.")
+    batch: Literal["small", "large"] = Field(
+        "small", description="Which of the two makes an update."
+    )
+    learning_rate: float = Field(0.1, gt=0, description="Of the small batch.")
     lr_rule: Literal["none", "sqrt", "linear"] = Field(
-        "none", description="Learning rate times sqrt(batch/reference), batch/reference, or 1."
+        "none", description="Learning rate times sqrt(large/small), large/small, or 1."
     )
     lr_ref_batch: int | None = Field(
-        None, ge=1, description="Reference of the learning-rate rule alone; null = reference_batch."
+        None, ge=1, description="What the learning-rate rule refers to instead of the small batch."
     )
     epochs: int = Field(50, ge=1, description="Passes over the data, before any adaptation.")
     milestones: list[int] = Field(
@@ -44,10 +47,12 @@ class LargeBatch(MethodParams):
     regime_adaptation: Literal["none", "stretch", "matched"] = Field(
         "none",
         description="Keep the small batch's number of updates: `stretch` multiplies epochs and "
-        "milestones by ceil(batch/reference) as published; `matched` counts updates exactly.",
+        "milestones by ceil(large/small) as published; `matched` counts updates exactly.",
     )
-    ghost_size: int | None = Field(
-        None, ge=1, description="Samples in one ghost; null = ordinary batch normalisation."
+    ghost_size: Annotated[int, Field(ge=1)] | Literal["small"] | None = Field(
+        None,
+        description="Samples in one ghost; `small`: the small batch, as in the paper; "
+        "null = ordinary batch normalisation.",
     )
     running: Literal["sequential", "composer", "averaged"] = Field(
         "sequential", description="How ghosts enter the running statistics."
@@ -57,7 +62,7 @@ class LargeBatch(MethodParams):
     )
     noise: float | Literal["none", "matching"] = Field(
         "none",
-        description="Variance of multiplicative gradient noise; `matching` = batch/reference - 1.",
+        description="Variance of multiplicative gradient noise; `matching` = large/small - 1.",
     )
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(1e-4, ge=0)
@@ -87,10 +92,15 @@ class LargeBatch(MethodParams):
             raise ValueError(
                 f"milestones {stones}: must ascend and lie between 0 and epochs ({self.epochs})"
             )
-        if self.ghost_size is not None and self.ghost_size > self.batch_size:
+        if self.large_batch < self.small_batch:
             raise ValueError(
-                f"ghost_size {self.ghost_size} is larger than batch_size {self.batch_size}; "
-                f"allowed are 1 to {self.batch_size}, or null"
+                f"large_batch {self.large_batch} is smaller than small_batch {self.small_batch}"
+            )
+        batch = self.small_batch if self.batch == "small" else self.large_batch
+        if isinstance(self.ghost_size, int) and self.ghost_size > batch:
+            raise ValueError(
+                f"ghost_size {self.ghost_size} is larger than the batch of {batch}; "
+                f"allowed are 1 to {batch}, 'small', or null"
             )
         if isinstance(self.noise, float) and self.noise < 0:
             raise ValueError(f"noise {self.noise} is a variance: 0 or more, 'none' or 'matching'")

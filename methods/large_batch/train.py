@@ -72,17 +72,18 @@ def apply(base: None, data: dict[str, list[Any]], params: LargeBatch, context: C
     """
     network, training, validation = _prepare(data["train"][0], params, context)
     regime = regime_of(params, len(training.y))
-    batches = Batches(len(training.y), params.batch_size, context.seed_for("batch order"))
+    batch = _batch(params)
+    batches = Batches(len(training.y), batch, context.seed_for("batch order"))
     steps = regime.epochs * batches.per_epoch
     module = network.module
-    ghosts = params.ghost_size
+    ghosts = params.small_batch if params.ghost_size == "small" else params.ghost_size
     if ghosts is not None:
         replace_batch_norm(
             module,
             ghosts,
             running=params.running,
             remainder=params.remainder,
-            chunks=max(1, params.batch_size // ghosts),
+            chunks=max(1, batch // ghosts),
         )
     optimizer = torch.optim.SGD(
         module.parameters(),
@@ -146,13 +147,17 @@ def apply(base: None, data: dict[str, list[Any]], params: LargeBatch, context: C
 def regime_of(params: LargeBatch, samples: int) -> regimes.Regime:
     """Learning rates and epochs that the parameters ask for on so many training samples."""
     regime = regimes.stepped(params.learning_rate, params.milestones, params.factor, params.epochs)
-    batch, reference = params.batch_size, params.reference_batch
+    batch, reference = _batch(params), params.small_batch
     regime = regimes.scale_rates(regime, batch, params.lr_ref_batch or reference, params.lr_rule)
     if params.regime_adaptation == "stretch":
         return regimes.adapt(regime, batch, reference)
     if params.regime_adaptation == "matched":
         return regimes.matched_updates(samples, regime, batch, reference)
     return regime
+
+
+def _batch(params: LargeBatch) -> int:
+    return params.small_batch if params.batch == "small" else params.large_batch
 
 
 def _prepare(
@@ -192,7 +197,7 @@ def _loss(
     y = torch.from_numpy(training.y).to(context.device)
     variance = params.noise
     if variance == "matching":
-        variance = noise.matching_variance(params.batch_size, params.reference_batch)
+        variance = noise.matching_variance(batches.size, params.small_batch)
     noise_seed = context.seed_for("gradient noise")
     crop_seed = context.seed_for("augmentation")
 

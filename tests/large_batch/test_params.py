@@ -9,7 +9,7 @@ from methods.models.networks.params import ResidualSizes
 
 def test_the_defaults_are_the_papers_small_batch_run_of_f1():
     params = LargeBatch()
-    assert (params.batch_size, params.learning_rate, params.epochs) == (128, 0.1, 50)
+    assert (params.small_batch, params.learning_rate, params.epochs) == (128, 0.1, 50)
     assert params.milestones == [10, 20, 30]
     assert params.network.width == 512
     assert not params.repo_momentum_reset
@@ -28,7 +28,8 @@ def test_networks_are_told_apart_by_architecture():
     [
         ({"milestones": [5, 3]}, "must ascend"),
         ({"milestones": [60]}, r"lie between 0 and epochs \(50\)"),
-        ({"batch_size": 64, "ghost_size": 128}, "allowed are 1 to 64, or null"),
+        ({"small_batch": 64, "ghost_size": 128}, "allowed are 1 to 64, 'small', or null"),
+        ({"small_batch": 64, "large_batch": 32}, "32 is smaller than small_batch 64"),
         ({"noise": -1.0}, "variance"),
         ({"noise": "some"}, "matching"),
         ({"lr_rule": "cubic"}, "sqrt"),

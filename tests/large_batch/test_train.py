@@ -31,7 +31,7 @@ DATA = {"train": [blobs("blobs.train", 400, 0)], "test": [blobs("blobs.test", 20
 
 
 def settings(**changes):
-    values = {"network": SMALL, "batch_size": 16, "reference_batch": 16, "epochs": 4}
+    values = {"network": SMALL, "small_batch": 16, "epochs": 4}
     return LargeBatch(**{**values, "milestones": [3], "curve_points": 4, **changes})
 
 
@@ -75,7 +75,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not():
 
 
 def test_variants_start_from_the_same_weights_and_split():
-    short = settings(epochs=1, milestones=[], batch_size=360, learning_rate=1e-9)
+    short = settings(epochs=1, milestones=[], batch="large", large_batch=360, learning_rate=1e-9)
     plain, ghost = run(short)[0], run(short.model_copy(update={"ghost_size": 16}))[0]
     torch.testing.assert_close(plain.module.head.weight, ghost.module.head.weight)
 
@@ -94,7 +94,7 @@ def test_variants_start_from_the_same_weights_and_split():
     ids=lambda changes: "-".join(changes),
 )
 def test_each_setting_changes_a_large_batch_run(changes):
-    large = {"batch_size": 128, "milestones": [3]}
+    large = {"batch": "large", "large_batch": 128, "milestones": [3]}
     plain, changed = run(settings(**large))[0], run(settings(**large, **changes))[0]
     assert not torch.equal(plain.module.head.weight, changed.module.head.weight)
 
@@ -106,7 +106,7 @@ def test_matching_noise_at_the_reference_batch_is_no_noise():
 
 
 def test_forgetting_the_momentum_shortens_the_walk_of_a_large_batch():
-    large = {"batch_size": 128, "milestones": [3]}
+    large = {"batch": "large", "large_batch": 128, "milestones": [3]}
     kept, reset = (
         run(settings(**large, repo_momentum_reset=reset))[0].metrics["distance"].value
         for reset in (False, True)
@@ -116,25 +116,27 @@ def test_forgetting_the_momentum_shortens_the_walk_of_a_large_batch():
 
 def test_regime_adaptation_keeps_the_number_of_updates():
     small = run(settings())[0].metrics["updates"].value
-    large = settings(batch_size=128, lr_rule="sqrt")
+    large = settings(batch="large", large_batch=128, lr_rule="sqrt")
     assert run(large)[0].metrics["updates"].value == 12
     for mode in ("stretch", "matched"):
         adapted = large.model_copy(update={"regime_adaptation": mode})
         regime = regime_of(adapted, 360)
         assert regime.rates[0] == pytest.approx(0.1 * 8**0.5)
         assert abs(run(adapted)[0].metrics["updates"].value - small) <= 8  # whole epochs of 3
-    apart = settings(batch_size=128, lr_rule="sqrt", lr_ref_batch=32)
+    apart = settings(batch="large", large_batch=128, lr_rule="sqrt", lr_ref_batch=32)
     assert regime_of(apart, 360).rates[0] == pytest.approx(0.2)
 
 
 def test_a_residual_network_trains_with_ghosts():
     sizes = ResidualSizes(width=4, blocks=1)
-    params = settings(network=sizes, batch_size=64, ghost_size=16, epochs=6, milestones=[5])
+    params = settings(
+        network=sizes, batch="large", large_batch=64, ghost_size=16, epochs=6, milestones=[5]
+    )
     assert run(params)[0].metrics["accuracy"].value > 0.8
 
 
 def test_a_killed_run_resumes_to_the_same_bits(tmp_path, monkeypatch):
-    params = settings(batch_size=64, ghost_size=16, lr_rule="sqrt", noise=0.5)
+    params = settings(batch="large", large_batch=64, ghost_size=16, lr_rule="sqrt", noise=0.5)
     expected, history = run(params)
 
     class KilledError(Exception):
@@ -174,6 +176,6 @@ def test_wrong_data_and_a_short_first_phase():
     table = Table("soup.train", np.zeros((3, 2)), np.zeros(3, np.int64), ["a", "b"], ["c"])
     with pytest.raises(RetrofitError, match=r"trains on images; soup\.train holds none"):
         run(settings(), {"train": [table]})
-    network, _ = run(settings(batch_size=180, epochs=2, milestones=[1]))
+    network, _ = run(settings(batch="large", large_batch=180, epochs=2, milestones=[1]))
     assert "log_slope" not in network.metrics
     assert network.metrics["distance"].value > 0
