@@ -7,6 +7,7 @@ runs.  Whatever the source, a file counts only when its SHA-256 is the declared 
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import shutil
 import subprocess
@@ -233,14 +234,24 @@ def _npm(source: NpmSource, files: dict[str, RawFile], scratch: Path) -> dict[st
 
 
 def _debian(source: DebianSource, files: dict[str, RawFile], scratch: Path) -> dict[str, bytes]:
+    """With the machine's package lists; where they are missing or old, with lists fetched aside.
+
+    Fetching lists aside needs no root and changes nothing on the machine.  A point release may have
+    replaced the version, so any is taken at last: the checksum decides whether its files serve.
+    """
+    pinned = f"{source.package}={source.version}"
+    aside = scratch / "apt"
+    (aside / "lists" / "partial").mkdir(parents=True)
+    own = ["-o", f"Dir::State::Lists={aside / 'lists'}", "-o", f"Dir::Cache={aside}"]
+    own += ["-o", "Debug::NoLocking=1"]
     try:
-        _client(["apt-get", "download", f"{source.package}={source.version}"], scratch)
+        _client(["apt-get", "download", pinned], scratch)
     except UnavailableError:
-        # A point release may have replaced the version; the checksum decides whether its files serve.
+        _client(["apt-get", "update", "-q", *own], scratch)
         try:
-            _client(["apt-get", "download", source.package], scratch)
-        except UnavailableError as error:
-            raise UnavailableError(f"{error} (has `apt-get update` been run?)") from None
+            _client(["apt-get", "download", *own, pinned], scratch)
+        except UnavailableError:
+            _client(["apt-get", "download", *own, source.package], scratch)
     return _members(source, files, scratch, "*.deb")
 
 
@@ -271,7 +282,9 @@ def _url(source: UrlSource, files: dict[str, RawFile], scratch: Path) -> dict[st
         try:
             with urllib.request.urlopen(address, timeout=WEB_SECONDS) as answer:
                 bodies[name] = answer.read(limit + 1)
-        except (urllib.error.URLError, OSError, ValueError) as error:
+        except urllib.error.HTTPError as error:
+            raise UnavailableError(f"{address}: HTTP {error.code} {error.reason}") from None
+        except (OSError, ValueError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", None) or error
             raise UnavailableError(f"{address}: {reason}") from None
         if len(bodies[name]) > limit:

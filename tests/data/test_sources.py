@@ -180,3 +180,55 @@ def test_a_client_that_is_not_there_is_said(tmp_path, monkeypatch):
     with pytest.raises(RetrofitError, match="npm is not on this machine"):
         obtain("set", raw(), [source])
     assert sources.hindrance(source, raw()) == "npm is not on this machine"
+
+
+def test_debian_packages_come_without_the_machines_package_lists(tmp_path, monkeypatch):
+    from methods.data.spec import DebianSource
+
+    package = deb(tmp_path / "x_2_all.deb")
+    # Fails like apt-get on a fresh machine until lists were fetched aside, and serves version 2 only.
+    fake_client(
+        tmp_path,
+        monkeypatch,
+        "apt-get",
+        f"""case "$*" in
+  update*Dir::State::Lists=*) touch apt/updated ;;
+  download*Dir::State::Lists=*" x") [ -f apt/updated ] && cp {package} . ;;
+  *) echo "E: Unable to locate package x" >&2; exit 100 ;;
+esac
+""",
+    )
+    declared = DebianSource(
+        kind="debian", package="x", version="1", files={"a.txt": "usr/share/a.txt"}
+    )
+    assert obtain("set", raw(), [declared])["a.txt"].read_bytes() == BODY
+
+
+def test_a_web_address_serves_and_a_larger_or_missing_file_is_refused(tmp_path):
+    import functools
+    import http.server
+    import threading
+
+    from methods.data.spec import UrlSource
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *words):
+            pass
+
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web" / "a.txt").write_bytes(BODY)
+    (tmp_path / "web" / "large").write_bytes(b"0" * 3_000_000)
+    handler = functools.partial(Quiet, directory=tmp_path / "web")
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    try:
+        for path, message in (("large", "larger than declared"), ("gone", "gone: HTTP 404")):
+            source = UrlSource(kind="url", files={"a.txt": f"{address}/{path}"})
+            with pytest.raises(RetrofitError, match=message):
+                obtain("set", raw(), [source])
+        source = UrlSource(kind="url", files={"a.txt": f"{address}/a.txt"})
+        assert obtain("set", raw(), [source])["a.txt"].read_bytes() == BODY
+    finally:
+        server.shutdown()
+        server.server_close()

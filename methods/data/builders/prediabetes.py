@@ -13,6 +13,7 @@ import numpy as np
 
 from methods.data.builders.options import BuilderOptions
 from methods.data.formats import Table
+from methods.data.rda import read_frames
 
 FEATURES = ["Age", "Sex", "IMD_Decile", "BMI", "HbA1C"]
 CLASSES = ["neither", "prediabetes", "diabetes"]
@@ -21,7 +22,10 @@ CLASSES = ["neither", "prediabetes", "diabetes"]
 class Options(BuilderOptions):
     """The ages at which people are looked at."""
 
-    needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"PreDiabetes.csv"}),)
+    needs: ClassVar[tuple[frozenset[str], ...]] = (
+        frozenset({"PreDiabetes.csv"}),
+        frozenset({"PreDiabetes.rda"}),
+    )
 
     name: Literal["prediabetes"]
     cutoffs: list[int] = [30, 35, 40, 45, 50, 55, 60, 65]
@@ -34,18 +38,22 @@ class Options(BuilderOptions):
 
 def build(files: dict[str, bytes], options: Options) -> dict[str, Table]:
     """The same people and features in every split, another outcome."""
-    rows = list(csv.DictReader(io.StringIO(files["PreDiabetes.csv"].decode("utf-8-sig"))))
-    sexes = sorted({row["Sex"] for row in rows})
-    x = np.array(
-        [
-            [float(sexes.index(row[name]) if name == "Sex" else row[name]) for name in FEATURES]
-            for row in rows
-        ]
-    )
-    diabetes = np.array([float(row["Age_Diabetes"]) for row in rows])
-    before = np.array([float(row["Age_PreDiabetes"]) for row in rows])
+    columns = _columns(files)
+    x = np.column_stack([columns[name] for name in FEATURES])
+    diabetes, before = columns["Age_Diabetes"], columns["Age_PreDiabetes"]
     tables = {}
     for split, cutoff in zip(options.splits, options.cutoffs, strict=True):
         y = np.where(diabetes < cutoff, 2, np.where(before < cutoff, 1, 0)).astype(np.int64)
         tables[split] = Table(split, x, y, FEATURES, CLASSES)
     return tables
+
+
+def _columns(files: dict[str, bytes]) -> dict[str, np.ndarray]:
+    """The table's columns as float64, from whichever file there is."""
+    if "PreDiabetes.rda" in files:
+        columns = read_frames(files["PreDiabetes.rda"])["PreDiabetes"]
+    else:
+        text = files["PreDiabetes.csv"].decode("utf-8-sig")
+        rows = list(csv.DictReader(io.StringIO(text)))
+        columns = {name: [row[name] for row in rows] for name in rows[0]}
+    return {name: np.asarray(values, dtype=np.float64) for name, values in columns.items()}
