@@ -18,7 +18,7 @@ import numpy as np
 
 from methods.models.estimates import Estimates
 from methods.ordinal.metrics import brier, log_loss, osce, osce_released, rare_mse
-from methods.ordinal.replicates import Replicate, checked, split, synthetic
+from methods.ordinal.replicates import Replicate, checked, limited, split, synthetic
 from methods.ordinal.solver import NotConverged
 from methods.run.metrics import Metric
 from methods.study.errors import RetrofitError
@@ -82,7 +82,7 @@ def _source(data: dict, params: OrdinalParams, context: Context) -> Callable[[in
         design = params.design
         return lambda number: synthetic(design, params.rows, number, context)
     if params.design is None and len(tables) == 1:
-        table = checked(tables[0])
+        table = checked(limited(tables[0]))
         return lambda number: split(table, params.test_share, number, context)
     given = f"design {params.design} and {len(tables)} data sets in the role 'train'"
     raise RetrofitError(

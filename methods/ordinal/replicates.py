@@ -6,7 +6,7 @@ replicates occurs: every variant sees the same data, and the first 20 of 700 rep
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -67,6 +67,15 @@ def stratified_test_rows(y: np.ndarray, share: float, rng: np.random.Generator) 
     test = np.zeros(len(y), dtype=bool)
     test[order[chosen]] = True
     return test
+
+
+def limited(table: Table) -> Table:
+    """The rows that the study asks for (`limit`): the first so many of a shuffle that no seed enters."""
+    limit = getattr(table, "options", {}).get("limit")
+    if limit is None or limit >= len(table.y):
+        return table
+    rows = np.sort(np.random.default_rng(0).permutation(len(table.y))[:limit])
+    return replace(table, x=table.x[rows], y=table.y[rows])
 
 
 def checked(table: Table) -> Table:

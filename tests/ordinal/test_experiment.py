@@ -8,7 +8,7 @@ from methods.data.formats import Table
 from methods.models import estimates
 from methods.ordinal import presto, proportional_odds, rare_logit
 from methods.ordinal.params import Presto, ProportionalOdds, RareLogit
-from methods.ordinal.replicates import checked, split, stratified_test_rows, synthetic
+from methods.ordinal.replicates import checked, limited, split, stratified_test_rows, synthetic
 from methods.run.checkpoint import Checkpoint
 from methods.run.context import Context
 from methods.study.errors import RetrofitError
@@ -190,6 +190,16 @@ def test_the_path_is_the_papers_for_designs_and_for_tables():
     assert Presto(design="dense-5").path_shape() == (20, 0.01)
     assert Presto().path_shape() == (100, 1e-4)
     assert Presto(lambdas=7, ratio=0.5).path_shape() == (7, 0.5)
+
+
+def test_a_limit_takes_the_same_rows_every_time():
+    whole = table()
+    assert limited(whole) is whole
+    object.__setattr__(whole, "options", {"limit": 100})
+    part = limited(whole)
+    assert part.x.shape == (100, 3)
+    np.testing.assert_array_equal(part.x, limited(whole).x)
+    assert set(map(tuple, part.x)) <= set(map(tuple, whole.x))
 
 
 def test_published_code_takes_no_options_of_ours():
