@@ -13,7 +13,8 @@ clipping of all but query and key on 512 tokens, features of the float model as 
 inputs. Options say where AutoAWQ (`duo`) or llm-compressor (`duo: both`, `include_r1`, no clipping)
 differ. Chosen here: where the loss belongs to one linear layer it is computed from the second
 moment of all calibration tokens, which is exact; for the nonlinear modules it is compared on
-`search_tokens` of them (whole sequences for attention). Forward passes run in `compute_dtype`; all
+`search_tokens` of them (whole sequences for attention), after all exponents were screened on
+`screen_tokens`. Forward passes run in `compute_dtype`; all
 statistics and losses are float32. Avoided: weights restored from an alias of themselves on the CPU
 (candidates never write to the model), the zero point clamped for groups of one sign
 (`zero_point`), the crash below 512 calibration tokens, scales that turn NaN, and decoder layers
@@ -56,7 +57,7 @@ def apply(base: LanguageModel, data: dict, params: AWQ, context: Context) -> Lan
     calibration too short or not finite.
     """
     blocks = targets(base, params)
-    table = scale_groups(base.model)
+    table = scale_groups(base.model) if params.scales else ()
     windows = calibration_windows(data, base.tokenizer, context)
     base.model.to(context.device)
     dtype = getattr(torch, params.compute_dtype)
@@ -67,7 +68,9 @@ def apply(base: LanguageModel, data: dict, params: AWQ, context: Context) -> Lan
         hidden = decided.hidden.to(context.device)
     start, quantized, skipped = decided.blocks, {}, {}
     for index, (name, block) in enumerate(context.progress(blocks, label="awq")):
-        places, left_out = resolve(block, table, base.model.config, params.gqa_v_o)
+        places, left_out = [], {}
+        if params.scales:
+            places, left_out = resolve(block, table, base.model.config, params.gqa_v_o)
         skipped |= left_out
         if index < start:
             carry_out(block, places, decided.scales(name), decided.limits(name))

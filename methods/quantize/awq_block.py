@@ -109,7 +109,7 @@ def _watched(
         if not alone and not place.group.mixes_tokens:
             rows.append(wanted)
         statistics[place.group.layers[0]] = InputStatistics(
-            gram=alone, every=max(1, tokens // max(rows)) if rows else None
+            gram="fast" if alone else None, every=max(1, tokens // max(rows)) if rows else None
         )
         covered |= set(place.layers)
         if place.group.mixes_tokens:
@@ -149,10 +149,17 @@ def search_place(
         return search_scale(
             weight, candidates, lambda new: linear_output_loss(new - weight, gram), grid, expand
         )
-    inputs = calls.calls if calls else [((seen.rows(params.search_tokens)[None],), {})]
+    if calls:
+        inputs, few = calls.calls, calls.part(params.screen_tokens)
+    else:
+        inputs, few = (
+            [((seen.rows(tokens)[None],), {})]
+            for tokens in (params.search_tokens, params.screen_tokens)
+        )
     with in_dtype(place.inspect, dtype):
         loss = module_loss(place, inputs)
-        return search_scale(weight, candidates, loss, grid, expand)
+        screen = module_loss(place, few) if params.screen_tokens else None
+        return search_scale(weight, candidates, loss, grid, expand, screen, params.shortlist)
 
 
 def module_loss(

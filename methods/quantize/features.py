@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
@@ -28,10 +28,11 @@ BATCH = 4
 class InputStatistics:
     """Of the inputs `[…, in]` of one layer: count, mean |x|, second moment, and a sample of rows.
 
-    gram: whether to accumulate sum x x^T. every: keep one row in so many; None keeps none.
+    gram: whether to accumulate sum x x^T, from products of float32 numbers ("exact") or of the
+    features' own type ("fast"). every: keep one row in so many; None keeps none.
     """
 
-    gram: bool = False
+    gram: Literal["exact", "fast"] | None = None
     every: int | None = None
     tokens: int = 0
     absolute: torch.Tensor | None = None
@@ -44,7 +45,7 @@ class InputStatistics:
         absolute = x.abs().sum(0, dtype=torch.float32)
         self.absolute = absolute if self.absolute is None else self.absolute + absolute
         if self.gram:
-            moment = second_moment(x)
+            moment = second_moment(x.float() if self.gram == "exact" else x)
             self.moment = moment if self.moment is None else self.moment.add_(moment)
         if self.every:
             first = -self.tokens % self.every
@@ -79,21 +80,35 @@ class Calls:
 
     def add(self, args: tuple, kwargs: dict[str, Any]) -> None:
         """Keep what of one call is still wanted."""
-        batch = next(v for v in (*args, *kwargs.values()) if isinstance(v, torch.Tensor)).shape[0]
-        take = min(batch, self.sequences - self.taken)
-        if take <= 0:
-            return
+        take = min(_first(args, kwargs).shape[0], self.sequences - self.taken)
+        if take > 0:
+            self.calls.append(_sequences(args, kwargs, take))
+            self.taken += take
 
-        def part(value: Any) -> Any:
-            # Tensors of batch size 1 (positions, masks) serve every sequence.
-            if isinstance(value, torch.Tensor) and value.ndim and value.shape[0] == batch > 1:
-                return value[:take].clone()
-            if isinstance(value, torch.Tensor):
-                return value.clone()
-            return value
+    def part(self, tokens: int | None) -> list[tuple[tuple, dict[str, Any]]]:
+        """The first sequences that have `tokens` tokens together, at least one; None: all."""
+        if tokens is None:
+            return self.calls
+        args, kwargs = self.calls[0]
+        sequences, length = _first(args, kwargs).shape[:2]
+        return [_sequences(args, kwargs, min(sequences, -(-tokens // length)))]
 
-        self.calls.append((tuple(map(part, args)), {k: part(v) for k, v in kwargs.items()}))
-        self.taken += take
+
+def _first(args: tuple, kwargs: dict[str, Any]) -> torch.Tensor:
+    return next(v for v in (*args, *kwargs.values()) if isinstance(v, torch.Tensor))
+
+
+def _sequences(args: tuple, kwargs: dict[str, Any], take: int) -> tuple[tuple, dict[str, Any]]:
+    """A copy of a call with its first `take` sequences."""
+    batch = _first(args, kwargs).shape[0]
+
+    def part(value: Any) -> Any:
+        # Tensors of batch size 1 (positions, masks) serve every sequence.
+        if isinstance(value, torch.Tensor) and value.ndim and value.shape[0] == batch > 1:
+            return value[:take].clone()
+        return value.clone() if isinstance(value, torch.Tensor) else value
+
+    return tuple(map(part, args)), {name: part(value) for name, value in kwargs.items()}
 
 
 @contextmanager

@@ -8,7 +8,7 @@ together, whatever the architecture: which they are is found by running the bloc
 *Fidelity.* Follows the published code in the solver and in the propagation of quantised features.
 `order: block` gathers all Hessians of a block from its float form, `order: layer` is the published
 `true_sequential`. With groups, `act_order` needs `static_groups` here, as formats without a column
-permutation do. Second moments are float32 sums of products in `compute_dtype`.
+permutation do. Forward passes run in `compute_dtype`; second moments and the solver are float32.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def round_block(
     packed: dict[str, PackedWeight] = {}
     passes = [sharing] if params.order == "block" else [[names] for names in sharing]
     for together in passes:
-        statistics = {names[0]: InputStatistics(gram=True) for names in together}
+        statistics = {names[0]: InputStatistics(gram="exact") for names in together}
         with watching([(linears[n], s) for n, s in statistics.items()]):
             run_block(block, hidden, arguments, BATCH, hidden.dtype)
         check_finite(statistics, name)

@@ -140,19 +140,29 @@ class AWQ(CalibratedParams):
         "paper) or of the model as quantised so far.",
     )
     search_tokens: int | None = Field(
-        1024,
+        2048,
         ge=1,
-        description="Calibration tokens on which the loss of a nonlinear module is compared; "
+        description="Calibration tokens on which the losses of a nonlinear module are compared; "
         "null: all. Activation statistics and linear layers' losses always use all.",
     )
+    screen_tokens: int | None = Field(
+        512,
+        ge=1,
+        description="Compare all exponents on so many of the search tokens first and only the "
+        "best `shortlist` on all of them; null: every exponent on all of them.",
+    )
+    shortlist: int = Field(4, ge=1, description="Exponents that pass the screening.")
+    scales: bool = Field(True, description="false: no scales, only clip (and quantize).")
     quantize: bool = Field(
         True, description="false: fold the scales and clip, but return a float model."
     )
 
     @model_validator(mode="after")
-    def _float_inputs_without_quantization(self) -> AWQ:
+    def _consistent(self) -> AWQ:
         if not self.quantize and self.inputs == "quantized":
             raise ValueError("inputs: quantized needs quantize: true")
+        if not (self.scales or self.clip.enabled):
+            raise ValueError("awq without scales and without clip changes nothing: use method rtn")
         return self
 
 

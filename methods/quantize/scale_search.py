@@ -5,6 +5,7 @@ Weights `[out, in]` and scales are float32; a candidate's weight is Q(W diag(s))
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -98,19 +99,31 @@ def search_scale(
     loss: Loss,
     grid: Grid,
     expand: Callable[[torch.Tensor], torch.Tensor] = lambda scale: scale,
+    screen: Loss | None = None,
+    shortlist: int = 4,
 ) -> Found | None:
     """The candidate of least loss, the first of equals; None when no loss is finite.
 
     weight: the layers' weights stacked, `[sum of outs, in]`; never changed. loss: from a rounded
-    stack to a scalar. expand: from a candidate's scale to one for each input channel.
+    stack to a scalar. expand: from a candidate's scale to one for each input channel. screen: a
+    cheaper loss; only its `shortlist` best candidates, and no scale, are then judged by `loss`.
+    The others' losses are NaN.
     """
-    losses = [
-        float(loss(scaled_rounding(weight, expand(candidate.scale), grid)))
-        for candidate in candidates
-    ]
-    finite = [value if value == value else float("inf") for value in losses]
-    best = min(range(len(finite)), key=finite.__getitem__)
-    if finite[best] == float("inf"):
+
+    def judge(candidate: Candidate, by: Loss) -> float:
+        value = float(by(scaled_rounding(weight, expand(candidate.scale), grid)))
+        return value if math.isfinite(value) else math.inf
+
+    plain = next((i for i, c in enumerate(candidates) if c.ratio == 0 and not c.duo), None)
+    judged = range(len(candidates))
+    if screen is not None and shortlist < len(candidates):
+        first = [judge(candidate, screen) for candidate in candidates]
+        judged = sorted(judged, key=first.__getitem__)[:shortlist]
+        judged = sorted({*judged, *([] if plain is None else [plain])})
+    losses = [math.nan] * len(candidates)
+    for i in judged:
+        losses[i] = judge(candidates[i], loss)
+    best = min(judged, key=losses.__getitem__)
+    if losses[best] == math.inf:
         return None
-    plain = [i for i, c in enumerate(candidates) if c.ratio == 0 and not c.duo]
-    return Found(candidates[best], losses[best], losses[plain[0]] if plain else None, losses)
+    return Found(candidates[best], losses[best], None if plain is None else losses[plain], losses)

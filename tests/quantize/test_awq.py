@@ -18,7 +18,12 @@ from methods.study.errors import RetrofitError
 from tests.models.tiny import ARCHITECTURES, tiny_model, tiny_tokens
 from tests.quantize.stage import calibration, tiny_base
 
-EXACT = {"compute_dtype": "float32", "search_tokens": None, "scale_dtype": "float32"}
+EXACT = {
+    "compute_dtype": "float32",
+    "search_tokens": None,
+    "screen_tokens": None,
+    "scale_dtype": "float32",
+}
 TOKENS = tiny_tokens(3, 20)
 
 
@@ -165,6 +170,27 @@ def test_scales_alone_leave_the_float_model_alone():
         tiny_base(), calibration(), params.model_copy(update={"quantize": True}), Context()
     )
     assert all(then.quantized[n].same_as(direct.quantized[n]) for n in direct.quantized)
+
+
+def test_clip_alone_after_scales_is_both_at_once():
+    # Scales do not depend on limits, so studies can share the costly search between variants.
+    grid = {"bits": 3, "group_size": 16, "grid": 4, "compute_dtype": "float32"}
+    both = awq.apply(tiny_base(), calibration(), AWQ(**grid), Context())
+    scales = AWQ(**grid, quantize=False, clip={"enabled": False})
+    scaled = awq.apply(tiny_base(), calibration(), scales, Context())
+    chained = awq.apply(scaled, calibration(), AWQ(**grid, scales=False), Context())
+    for name, packed in both.quantized.items():
+        off = chained.quantized[name].dequantize() - packed.dequantize()
+        assert (off.abs() > 1e-4).float().mean() < 0.08, name
+
+
+def test_screening_judges_few_and_always_no_scale():
+    context = Context()
+    params = AWQ(bits=3, group_size=16, screen_tokens=24, shortlist=2, search_tokens=None)
+    awq.apply(tiny_base(), calibration(), params, context)
+    rows = [row for row in context.history if "r" in row]
+    assert all(row["loss_best"] <= row["loss_rtn"] for row in rows)
+    assert any(row["r"] > 0 for row in rows)
 
 
 def outlier_base():

@@ -53,6 +53,7 @@ def test_defaults_are_the_papers():
         (AWQ, {"duo": "half"}, "both"),
         (AWQ, {"quantize": False, "inputs": "quantized"}, "needs quantize: true"),
         (AWQ, {"search_tokens": 0}, "greater than or equal to 1"),
+        (AWQ, {"scales": False, "clip": {"enabled": False}}, "changes nothing"),
         (RTN, {"symmetric": True, "zero_point": "published_code"}, "no zero point"),
         (GPTQ, {"act_order": True, "static_groups": False}, "needs static_groups"),
         (GPTQ, {"range": "output", "static_groups": False, "act_order": False}, "static_groups"),

@@ -115,6 +115,24 @@ def test_dead_and_exploding_channels_give_finite_scales():
             assert torch.isfinite(scaled_rounding(WEIGHT, candidate.scale, Grid(4, 64))).all()
 
 
+def test_screening():
+    candidates = candidate_scales(channel_magnitude(X))
+    whole = search_scale(WEIGHT, candidates, gram_loss, Grid(3, 64))
+    calls = []
+    found = search_scale(
+        WEIGHT,
+        candidates,
+        lambda w: calls.append(1) or gram_loss(w),
+        Grid(3, 64),
+        screen=lambda w: gram_loss(w) * 2,
+        shortlist=3,
+    )
+    assert found.best == whole.best
+    assert (found.loss, found.loss_rtn) == (whole.loss, whole.loss_rtn)
+    assert len(calls) == 4
+    assert sum(loss == loss for loss in found.losses) == 4
+
+
 def test_losses_that_are_not_finite_are_never_chosen():
     candidates = candidate_scales(channel_magnitude(X), grid=4)
     values = iter([float("nan"), float("inf"), 2.0, 3.0])
