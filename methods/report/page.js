@@ -120,6 +120,11 @@
   };
 
   const panel = byId("panel");
+  const leave = () => {
+    if (panel.open) panel.close();
+    // The address without the cell, so that the same number can be opened again.
+    if (location.hash.startsWith("#cell/")) history.replaceState(null, "", "#");
+  };
   const show = (studyName, setting, variant, metric) => {
     const study = provenance[studyName];
     const cell = study && study.cells.find((one) => one.setting === setting && one.variant === variant);
@@ -130,7 +135,7 @@
     const close = make("button", "✕", "close");
     close.type = "button";
     close.ariaLabel = "Close";
-    close.addEventListener("click", () => panel.close());
+    close.addEventListener("click", leave);
     const title = make("h2", `${study.variants[variant]} · ${metric}`);
     title.id = "panel-title";
     body.append(close, title);
@@ -169,12 +174,9 @@
     }
   };
   panel.addEventListener("click", (event) => {
-    if (event.target === panel) panel.close();
+    if (event.target === panel) leave();
   });
-  panel.addEventListener("close", () => {
-    // Leaves the address without the cell, so that the same number can be opened again.
-    if (location.hash.startsWith("#cell/")) history.replaceState(null, "", location.pathname + location.search);
-  });
+  panel.addEventListener("close", leave); // the escape key
   window.addEventListener("hashchange", follow);
   follow();
 })();

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -103,11 +104,13 @@ variants:
   large: [{method: toy, size: 2}]
   refined: [{method: toy, size: 2}, {method: refine}]
 measure: [height]
-seeds: 2
+seeds: 1
 tiers: {quick: {}, full: {}, paper: {needs: a GPU with 80 GB}}
 tables: {main: {title: Heights, columns: [{metric: height}]}}
 claims: {larger: {text: larger is higher, source: nowhere, check: {metric: height, better: [large], than: [small]}}}
 """
+RUNS = 6
+"""Three method runs (`refined` shares its first step with `large`) and three evaluations."""
 
 
 class Project:
@@ -126,39 +129,47 @@ class Project:
         assert old in text
         self.write(path, text.replace(old, new))
 
-    @property
-    def environment(self) -> dict[str, str]:
-        return {**os.environ, "PYTHONPATH": str(self.root), "PYTHONDONTWRITEBYTECODE": "1"}
-
-    def command(self, *words: str) -> list[str]:
-        return [sys.executable, "-m", "snakemake", "--cores", "2", *words]
-
-    def snakemake(self, *words: str, ok: bool = True) -> str:
-        done = subprocess.run(
-            self.command(*words),
+    def start(self, *words: str) -> subprocess.Popen:
+        """A command of this interpreter, as the leader of a process group of its own."""
+        return subprocess.Popen(
+            [sys.executable, "-m", *words],
             cwd=self.root,
-            env=self.environment,
-            capture_output=True,
+            env={**os.environ, "PYTHONPATH": str(self.root), "PYTHONDONTWRITEBYTECODE": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
-            timeout=240,
+            start_new_session=True,
         )
-        output = done.stdout + done.stderr
-        assert (done.returncode == 0) is ok, output
+
+    def finish(self, running: subprocess.Popen, ok: bool = True) -> str:
+        output, _ = running.communicate(timeout=300)
+        assert (running.returncode == 0) is ok, output
         return output
 
-    def methods(self, *words: str, ok: bool = True) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "methods", *words],
-            cwd=self.root,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert (done.returncode == 0) is ok, done.stdout + done.stderr
-        return done.stdout + done.stderr
+    def snakemake(self, *words: str, ok: bool = True) -> str:
+        return self.finish(self.start("snakemake", "--cores", "2", *words), ok)
 
-    def made(self) -> dict[str, float]:
+    def methods(self, *words: str, ok: bool = True) -> str:
+        return self.finish(self.start("methods", *words), ok)
+
+    def wait_for(self, pattern: str) -> Path:
+        """The first file that matches, once there is one."""
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            if found := sorted(self.root.glob(pattern)):
+                return found[0]
+            time.sleep(0.02)
+        raise AssertionError(f"{pattern} did not appear")
+
+    def slow_down(self, seconds: float) -> None:
+        """Let the run of `small` take that long, with checkpoints."""
+        self.edit(
+            "configs/studies/toy.yaml",
+            "small: [{method: toy, size: 1}]",
+            f"small: [{{method: toy, size: 1, seconds: {seconds}}}]",
+        )
+
+    def made(self) -> dict[str, int]:
         """When each finished run was made, by `<kind>/<name>`."""
         runs = self.root / "results" / "runs"
         return {
@@ -166,9 +177,19 @@ class Project:
             for meta in runs.glob("*/*/meta.json")
         }
 
-    def tables(self) -> dict[str, bytes]:
-        folder = self.root / "results" / "quick" / "tables"
-        return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    def changed(self, before: dict[str, int]) -> list[str]:
+        """Runs made since, by `<kind>/<slug>`."""
+        after = self.made()
+        return sorted(name.rpartition("-")[0] for name in after if before.get(name) != after[name])
+
+    def numbers(self) -> dict[str, bytes]:
+        """All that was published or recorded and holds no clock time."""
+        tables = (self.root / "results" / "quick" / "tables").glob("*.csv")
+        runs = self.root / "results" / "runs"
+        return {
+            path.relative_to(self.root).as_posix(): path.read_bytes()
+            for path in [*tables, *runs.glob("*/*/history.jsonl"), *runs.glob("*/*/metrics.json")]
+        }
 
 
 @pytest.fixture(scope="session")
@@ -204,12 +225,12 @@ def finished(skeleton, tmp_path_factory) -> Path:
 @pytest.fixture
 def project(finished, tmp_path) -> Project:
     """A finished copy to do things to."""
-    shutil.copytree(finished, tmp_path / "project", symlinks=True)
-    return Project(tmp_path / "project")
+    shutil.copytree(finished, tmp_path / "finished", symlinks=True)
+    return Project(tmp_path / "finished")
 
 
 @pytest.fixture
 def fresh(skeleton, tmp_path) -> Project:
     """A copy in which nothing has run."""
-    shutil.copytree(skeleton, tmp_path / "project", symlinks=True)
-    return Project(tmp_path / "project")
+    shutil.copytree(skeleton, tmp_path / "fresh", symlinks=True)
+    return Project(tmp_path / "fresh")

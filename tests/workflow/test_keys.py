@@ -1,0 +1,113 @@
+"""What is made again and what is not, each tried with real Snakemake on a toy study."""
+
+import os
+import random
+import shutil
+
+import pytest
+
+from tests.workflow.conftest import RUNS
+
+pytestmark = pytest.mark.workflow
+NOTHING = "Nothing to be done"
+
+
+def test_everything_is_made_once_and_the_last_lines_say_where_it_is(project):
+    assert len(project.made()) == RUNS
+    output = project.snakemake()
+    assert NOTHING in output
+    *_, tables, claims, report = output.splitlines()
+    for line, name in ((tables, "Tables"), (claims, "Claims"), (report, "Report")):
+        label, path = line.split()
+        assert label == name
+        assert (project.root / path).exists()
+
+
+def test_a_fresh_clone_with_the_runs_has_nothing_to_do_whatever_the_file_times(project):
+    shutil.rmtree(project.root / ".snakemake")
+    shutil.rmtree(project.root / "work")
+    files = [path for path in project.root.rglob("*") if path.is_file()]
+    times = [1_600_000_000 + 60 * n for n in range(len(files))]
+    random.Random(0).shuffle(times)
+    for path, stamp in zip(files, times, strict=True):
+        os.utime(path, (stamp, stamp))
+    assert NOTHING in project.snakemake()
+
+
+def test_a_moved_results_folder_has_nothing_to_do(project):
+    shutil.move(project.root / "results" / "runs", project.root / "elsewhere" / "runs")
+    output = project.snakemake("-n", "--config", "results=elsewhere", "work=other")
+    assert "apply" not in output
+    assert "evaluate" not in output
+
+
+def test_a_parameter_reruns_only_its_runs(project):
+    before = project.made()
+    project.edit("configs/studies/toy.yaml", "size: 1", "size: 5")
+    project.snakemake()
+    assert project.changed(before) == ["evaluate/toy.height", "method/toy"]
+
+
+def test_a_seed_adds_only_its_runs(project):
+    before = project.made()
+    project.edit("configs/studies/toy.yaml", "seeds: 1", "seeds: 2")
+    project.snakemake()
+    assert len(project.changed(before)) == RUNS
+    assert all(project.made()[name] == when for name, when in before.items())
+
+
+def test_a_dropped_variant_changes_the_table_only_and_comes_back_for_free(project):
+    before, published = project.made(), project.numbers()
+    project.edit("configs/studies/toy.yaml", "  refined:", "  # refined:")
+    project.snakemake()
+    assert "refined" not in (project.root / "results/quick/tables/toy.md").read_text()
+    project.edit("configs/studies/toy.yaml", "  # refined:", "  refined:")
+    project.snakemake()
+    assert project.changed(before) == []
+    assert project.numbers() == published
+
+
+def test_an_edited_module_reruns_only_its_users(project):
+    before = project.made()
+    project.edit("methods/toy/refine.py", "base.value + params.by", "base.value + params.by + 1")
+    project.snakemake()
+    assert project.changed(before) == ["evaluate/toy.refine.height", "method/toy.refine"]
+
+
+def test_an_edit_in_an_imported_module_is_seen_and_verify_says_so(project):
+    assert "STALE" not in project.methods("verify", "toy", "--tier", "quick")
+    project.edit("methods/toy/constant.py", "STEP = 3", "STEP = 4")
+    assert "STALE" in project.methods("verify", "toy", "--tier", "quick", ok=False)
+    output = project.snakemake("-n")
+    assert f"apply {3:>12}" in output or "apply              3" in output
+
+
+def test_comments_and_docstrings_change_nothing(project):
+    project.edit("methods/toy/constant.py", "STEP = 3", '"""Why three."""\n\n# because\nSTEP = 3')
+    assert NOTHING in project.snakemake()
+
+
+def test_edited_tables_are_rendered_again_without_a_run(project):
+    before = project.made()
+    table = project.root / "results" / "quick" / "tables" / "toy.md"
+    text = table.read_text()
+    table.write_text("tampered")
+    project.snakemake()
+    assert table.read_text() == text
+    assert project.changed(before) == []
+
+
+def test_numbers_do_not_depend_on_cores_or_order(project, fresh):
+    fresh.snakemake("--cores", "1")
+    assert fresh.numbers() == project.numbers()
+
+
+def test_one_study_does_not_empty_the_front_page(project):
+    study = (project.root / "configs/studies/toy.yaml").read_text()
+    project.write("mine.yaml", study.replace("study: toy", "study: mine").replace("A toy", "Mine"))
+    before = project.made()
+    project.snakemake("--config", "study=mine.yaml")
+    assert project.changed(before) == []  # the same runs under another name
+    claims = (project.root / "results/quick/claims.md").read_text()
+    assert "A toy" in claims
+    assert "Mine" in claims
