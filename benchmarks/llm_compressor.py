@@ -271,4 +271,9 @@ def ratios(rows: list[dict], options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from methods.study.errors import RetrofitError
+
+    try:
+        main()
+    except RetrofitError as error:
+        sys.exit(f"error: {error}")

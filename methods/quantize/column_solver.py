@@ -29,6 +29,9 @@ from methods.quantize.grid import (
 from methods.quantize.output_error import diagonal_blocks, group_output_error
 from methods.study.errors import RetrofitError
 
+LARGEST_DAMPING = 10.0
+"""Times the mean diagonal; with that much even inputs of rank one have a factor."""
+
 
 @dataclass
 class Solved:
@@ -73,7 +76,7 @@ class Factor:
 def factorize(hessian: torch.Tensor, damping: float = 0.01, act_order: bool = False) -> Factor:
     """Prepare H, float32 `[in, in]` (any positive multiple of X^T X); it is not changed.
 
-    Damping is raised tenfold, up to three times, while H is numerically singular.
+    Damping is raised tenfold while H is numerically singular, up to ten times the mean diagonal.
     Raises RetrofitError when it still is, or is not finite.
     """
     if not torch.isfinite(hessian).all():
@@ -86,17 +89,18 @@ def factorize(hessian: torch.Tensor, damping: float = 0.01, act_order: bool = Fa
     ordered = hessian[order][:, order]
     ordered.diagonal().copy_(torch.where(dead, torch.ones_like(diagonal), diagonal)[order])
     mean = float(ordered.diagonal().mean())
-    for attempt in range(4):
-        added = damping * 10**attempt * mean
-        damped = ordered + added * torch.eye(len(ordered), device=ordered.device)
+    share = damping
+    while share <= LARGEST_DAMPING:
+        damped = ordered + share * mean * torch.eye(len(ordered), device=ordered.device)
         lower, failed = torch.linalg.cholesky_ex(damped)
         if not failed:
             upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
             if not failed:
-                return Factor(order, upper, dead, added)
+                return Factor(order, upper, dead, share * mean)
+        share *= 10
     raise RetrofitError(
-        f"the second moments of the layer's inputs are singular even with damping {damping * 1000}; "
-        "use more calibration tokens or more damping"
+        "the second moments of the layer's inputs are singular even with damping "
+        f"{share / 10:g}; use more calibration tokens"
     )
 
 

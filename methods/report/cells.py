@@ -21,7 +21,8 @@ Over = Literal["seeds", "units"]
 TIME_UNITS = frozenset({"s", "ms", "us", "µs", "ns", "min", "h"})
 """Units of a clock: what no other machine can be asked to reproduce."""
 RECORDED = (
-    *("versions", "git", "device", "threads", "instruction_set", "platform", "cores"),
+    *("versions", "git", "device", "threads", "instruction_set"),
+    *("processor", "platform", "cores"),
     *("started", "wall_seconds", "cpu_seconds", "peak_memory_bytes", "code_files", "files"),
 )
 """What the report keeps of `meta.json`."""

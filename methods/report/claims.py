@@ -2,8 +2,9 @@
 
 *reproduced*: every comparison holds with its whole 95 % interval, after Holm's correction over the comparisons of the
 claim.  *partly*: some hold, or, without an interval (one seed), the numbers point the claimed way; it never becomes
-*reproduced* on that basis.  *not reproduced*: no comparison holds, or more speak against the claim than for it.  *not
-testable at this size*: the study says why, or the variants are not part of the tier.
+*reproduced* on that basis.  *undecided*: the intervals contain what is claimed and its opposite.  *not reproduced*:
+more comparisons speak against the claim than for it.  *not testable at this size*: the study says why, or the variants
+are not part of the tier.
 
 Comparisons of counts (bytes, parameters), into which neither a seed nor a sample enters, are exact.
 """
@@ -23,9 +24,9 @@ from methods.study.errors import RetrofitError
 from methods.study.loading import matches
 from methods.study.reporting import Band, Claim, Equivalence, Ordering
 
-REPRODUCED, PARTLY = "reproduced", "partly"
+REPRODUCED, PARTLY, UNDECIDED = "reproduced", "partly", "undecided"
 NOT_REPRODUCED, NOT_TESTABLE = "not reproduced", "not testable at this size"
-VERDICTS = (REPRODUCED, PARTLY, NOT_REPRODUCED, NOT_TESTABLE)
+VERDICTS = (REPRODUCED, PARTLY, UNDECIDED, NOT_REPRODUCED, NOT_TESTABLE)
 LEVEL = 0.05
 
 State = Literal["holds", "open", "against", "points to it", "points against it"]
@@ -140,7 +141,10 @@ def _verdict(comparisons: tuple[Comparison, ...]) -> tuple[str, str]:
     if states.count("against"):
         parts.append("the opposite" if total == 1 else f"{states.count('against')} the opposite")
     supporting = holding + pointing
-    verdict = PARTLY if supporting and supporting >= contrary else NOT_REPRODUCED
+    if supporting and supporting >= contrary:
+        verdict = PARTLY
+    else:
+        verdict = NOT_REPRODUCED if contrary else UNDECIDED
     return verdict, "; ".join(parts)
 
 

@@ -76,11 +76,12 @@ def reporting_digests(plan: Plan) -> dict[str, str]:
     return {**found, "labels": digest(labels)}
 
 
-def environment(run: dict[str, Any]) -> tuple[Any, Any, Any]:
-    """(threads, vector instructions, torch version): where these agree, bits can be compared."""
+def environment(run: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
+    """(threads, vector instructions, processor, torch version): where these agree, bits can be compared."""
     return (
         run.get("threads"),
         run.get("instruction_set"),
+        run.get("processor"),
         run.get("versions", {}).get("torch"),
     )
 
@@ -90,9 +91,10 @@ def environments(document: dict[str, Any]) -> list[str]:
     found = set()
     for run in document["runs"].values():
         if "versions" in run and run["kind"] in ("method", "evaluate"):
-            threads, instructions, torch = environment(run)
+            threads, instructions, processor, torch = environment(run)
             device = run.get("device", "cpu")
-            found.add(f"torch {torch}, {instructions}, {device}, threads: {threads}")
+            machine = f"{instructions} ({processor})" if processor else instructions
+            found.add(f"torch {torch}, {machine}, {device}, threads: {threads}")
     return sorted(found)
 
 

@@ -1,7 +1,8 @@
 """Does a regenerated table still say what the committed expectation says?
 
-Where threads, vector instructions, device and torch version agree, numbers must be equal bit for bit.  Elsewhere a cell
-may move by its column's tolerance, or, where none is stated, by 1 % or two combined standard errors, whichever is more.
+Where threads, processor, vector instructions, device and torch version agree, numbers must be equal bit for bit.
+Elsewhere a cell may move by its column's tolerance, or, where none is stated, by 1 % or two combined standard errors,
+whichever is more.
 Wall-clock figures are not compared.  Claims may change their verdict, but not from reproduced to not reproduced.
 """
 
@@ -155,7 +156,7 @@ def _compare(
         outcome.exact += 1
         return
     if exact or same_machine:
-        why = "exactly equal" if exact else "exactly equal (same threads, instructions, torch)"
+        why = "exactly equal" if exact else "exactly equal (same threads, processor, torch)"
         outcome.failures.append(_move(name, old, new, why, digits=17))
         return
     if tolerance is not None:

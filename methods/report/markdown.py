@@ -10,7 +10,7 @@ from typing import Any
 from methods.report.claims import VERDICTS
 from methods.report.document import environments
 
-BADGES = dict(zip(VERDICTS, ("✅", "🟡", "❌", "⚪"), strict=True))
+BADGES = dict(zip(VERDICTS, ("✅", "🟡", "❔", "❌", "⚪"), strict=True))
 DETERMINISTIC, OVER_UNITS, FROM_MEMORY, ONE_SEED = "†", "‡", "¶", "§"
 MOST_COMPARISONS = 6
 """Comparisons of one claim that the front page prints; the study's own page has all."""
@@ -54,7 +54,8 @@ def claims_page(documents: list[dict[str, Any]]) -> str:
         f"{len(verdicts)} claims, tier {', '.join(tiers)}: {' · '.join(counts) or 'none'}.",
         "",
         "A claim is *reproduced* when every comparison holds with its whole 95 % interval, paired over seeds or test "
-        "units and corrected for the number of comparisons (Holm). Without an interval it is *partly* at best.",
+        "units and corrected for the number of comparisons (Holm). Without an interval it is *partly* at best. It is "
+        "*undecided* when the intervals contain what is claimed and its opposite.",
         "",
     ]
     for doc in documents:

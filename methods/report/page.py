@@ -14,11 +14,19 @@ from methods.report.style import CONTROL, GRID, INK, MUTED
 
 HERE = Path(__file__).parent
 TEMPLATE, STYLE, SCRIPT = "page.html.jinja", "page.css", "page.js"
-SYMBOLS = dict(zip(VERDICTS, ("✓", "◐", "✕", "○"), strict=True))
-CLASSES = dict(zip(VERDICTS, ("yes", "partly", "no", "untested"), strict=True))
+SYMBOLS = dict(zip(VERDICTS, ("✓", "◐", "?", "✕", "○"), strict=True))
+CLASSES = dict(zip(VERDICTS, ("yes", "partly", "undecided", "no", "untested"), strict=True))
 KEPT_OF_RUNS = (
     *("kind", "key", "implementation", "spec", "seed", "code", "upstream", "threads", "device"),
-    *("versions", "git", "instruction_set", "wall_seconds", "cpu_seconds", "peak_memory_bytes"),
+    *(
+        "versions",
+        "git",
+        "instruction_set",
+        "processor",
+        "wall_seconds",
+        "cpu_seconds",
+        "peak_memory_bytes",
+    ),
 )
 
 

@@ -13,6 +13,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+DISPATCHED = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8")
+"""Processor features by which the numerical libraries choose their kernels, and so the order of sums."""
 RECORDED = ("torch", "transformers", "numpy", "scipy", "scikit-learn", "safetensors", "pydantic")
 
 
@@ -33,6 +35,30 @@ def instruction_set() -> str:
     """The vector instructions that torch uses, or the machine's name where torch is not loaded."""
     torch = sys.modules.get("torch")
     return torch.backends.cpu.get_cpu_capability() if torch else platform.machine()
+
+
+@cache
+def processor() -> str:
+    """Vendor, family/model and the features that kernels are chosen by.
+
+    Two processors with the same vector instructions still differ in the last bits where a library tunes its kernels to
+    the model; so does NumPy's library where OPENBLAS_CORETYPE chooses for it.
+    """
+    file = Path("/proc/cpuinfo")
+    first = file.read_text(encoding="utf-8").partition("\n\n")[0] if file.is_file() else ""
+    facts = {
+        name.strip(): value.strip()
+        for name, colon, value in (line.partition(":") for line in first.splitlines())
+        if colon
+    }
+    if "vendor_id" not in facts:
+        name = platform.processor() or platform.machine()
+    else:
+        has = set(facts.get("flags", "").split())
+        model = f"{facts['vendor_id']} {facts.get('cpu family')}/{facts.get('model')}"
+        name = " ".join([model, *(feature for feature in DISPATCHED if feature in has)])
+    chosen = os.environ.get("OPENBLAS_CORETYPE")
+    return f"{name} (OpenBLAS: {chosen})" if chosen else name
 
 
 def versions() -> dict[str, str]:
@@ -72,6 +98,7 @@ def environment(device: str, threads: int) -> dict[str, Any]:
         "device": device,
         "threads": threads,
         "instruction_set": instruction_set(),
+        "processor": processor(),
         "platform": platform.platform(terse=True),
         "cores": os.cpu_count(),
     }

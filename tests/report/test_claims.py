@@ -2,7 +2,14 @@ import math
 
 import pytest
 
-from methods.report.claims import NOT_REPRODUCED, NOT_TESTABLE, PARTLY, REPRODUCED, judge
+from methods.report.claims import (
+    NOT_REPRODUCED,
+    NOT_TESTABLE,
+    PARTLY,
+    REPRODUCED,
+    UNDECIDED,
+    judge,
+)
 from methods.run.metrics import Metric
 from methods.study.errors import RetrofitError
 
@@ -40,9 +47,9 @@ def test_higher_is_better_turns_the_direction(workbench):
     assert "the opposite" in found.summary
 
 
-def test_a_tie_is_not_reproduced(workbench):
+def test_a_tie_is_undecided(workbench):
     found = claim(two(workbench, *TIE), A_BEATS_B)
-    assert found.verdict == NOT_REPRODUCED
+    assert found.verdict == UNDECIDED
     assert found.comparisons[0].state == "open"
     assert "does not exclude" in found.summary
 
@@ -125,7 +132,7 @@ def test_holm_over_the_comparisons_of_one_claim(workbench):
     assert alone.comparisons[0].p == pytest.approx(0.0304, abs=2e-4)
     together = claim(workbench, {**A_BEATS_B, "than": ["b", "c", "d"]})
     assert together.comparisons[0].p_holm == pytest.approx(3 * 0.0304, abs=1e-3)
-    assert together.verdict == NOT_REPRODUCED
+    assert together.verdict == UNDECIDED
 
 
 def test_some_settings_hold(workbench):
@@ -142,9 +149,7 @@ def test_equivalence_needs_the_whole_interval_inside(workbench):
     check = {"metric": "ppl", "variant": "a", "as_good_as": "b"}
     assert claim(workbench, {**check, "tolerance": 0.2}).verdict == REPRODUCED
     # mean -0.033 and half-width 0.072: inside 0.2, not inside 0.05 on the good side … one-sided forgives that
-    assert (
-        claim(workbench, {**check, "tolerance": 0.05, "one_sided": False}).verdict == NOT_REPRODUCED
-    )
+    assert claim(workbench, {**check, "tolerance": 0.05, "one_sided": False}).verdict == UNDECIDED
     assert claim(workbench, {**check, "tolerance": 0.05}).verdict == REPRODUCED
 
 
@@ -159,7 +164,7 @@ def test_being_much_better_is_forgiven_on_one_side_only(workbench):
     ("bounds", "verdict"),
     [
         ({"low": 9.0, "high": 11.0}, REPRODUCED),
-        ({"low": 9.99, "high": 11.0}, NOT_REPRODUCED),
+        ({"low": 9.99, "high": 11.0}, UNDECIDED),
         ({"low": 11.0}, NOT_REPRODUCED),
         ({"high": 11.0}, REPRODUCED),
     ],
@@ -192,3 +197,11 @@ def test_a_metric_without_direction_cannot_be_better(workbench):
     two(workbench, *CLEAR, higher_is_better=None)
     with pytest.raises(RetrofitError, match="does not say whether higher is better"):
         claim(workbench, A_BEATS_B)
+
+
+def test_one_tie_beside_one_loss_is_not_reproduced(workbench):
+    two(workbench, *TIE, setting="first")
+    two(workbench, *reversed(CLEAR), setting="second")
+    found = claim(workbench, A_BEATS_B)
+    assert found.verdict == NOT_REPRODUCED
+    assert "1 undecided; 1 the opposite" in found.summary

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shutil
 
 import pytest
@@ -10,6 +11,11 @@ from tests.workflow.conftest import RUNS
 
 pytestmark = pytest.mark.workflow
 NOTHING = "Nothing to be done"
+
+
+def jobs(output: str) -> dict[str, int]:
+    """Rule → number of jobs, as a dry run's table of job statistics lists them."""
+    return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", output, re.MULTILINE)}
 
 
 def test_everything_is_made_once_and_the_last_lines_say_where_it_is(project):
@@ -36,9 +42,8 @@ def test_a_fresh_clone_with_the_runs_has_nothing_to_do_whatever_the_file_times(p
 
 def test_a_moved_results_folder_has_nothing_to_do(project):
     shutil.move(project.root / "results" / "runs", project.root / "elsewhere" / "runs")
-    output = project.snakemake("-n", "--config", "results=elsewhere", "work=other")
-    assert "apply" not in output
-    assert "evaluate" not in output
+    planned = jobs(project.snakemake("-n", "--config", "results=elsewhere", "work=other"))
+    assert not planned.keys() & {"data", "base", "apply", "evaluate"}
 
 
 def test_a_parameter_reruns_only_its_runs(project):
@@ -78,8 +83,7 @@ def test_an_edit_in_an_imported_module_is_seen_and_verify_says_so(project):
     assert "STALE" not in project.methods("verify", "toy", "--tier", "quick")
     project.edit("methods/toy/constant.py", "STEP = 3", "STEP = 4")
     assert "STALE" in project.methods("verify", "toy", "--tier", "quick", ok=False)
-    output = project.snakemake("-n")
-    assert f"apply {3:>12}" in output or "apply              3" in output
+    assert jobs(project.snakemake("-n"))["apply"] == 3
 
 
 def test_comments_and_docstrings_change_nothing(project):
