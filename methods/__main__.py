@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -104,13 +103,15 @@ def parser() -> argparse.ArgumentParser:
 
 def _run(arguments: argparse.Namespace) -> int:
     from methods.verbs.planning import read_spec
+    from methods.verbs.serving import handed_over, pin_threads
 
     name = arguments.names[0] if arguments.verb == "data" else arguments.run
+    spec = read_spec(name, arguments.work)
+    status = handed_over(spec, arguments.words)
+    if status is not None:
+        return status
     # Before anything imports torch: it reads these when it is loaded.
-    threads = str(read_spec(name, arguments.work)["threads"])
-    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[variable] = threads
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    pin_threads(spec["threads"])
     from methods.verbs.execution import execute
 
     directory = execute(name, KIND_OF_VERB[arguments.verb], arguments.results, arguments.work)
@@ -226,7 +227,9 @@ HANDLERS: dict[str, Callable[[argparse.Namespace], int]] = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; errors that a user can act on are one message and exit status 2."""
-    parsed = parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    parsed = parser().parse_args(words)
+    parsed.words = words
     from methods.run.logs import to_file
     from methods.study.errors import RetrofitError
 

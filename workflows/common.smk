@@ -9,6 +9,7 @@ from filelock import FileLock, Timeout
 from methods.study.errors import RetrofitError, choices
 from methods.verbs.planning import all_studies, outdir, plan_all, tier_missing
 from methods.verbs.publishing import drop_if_unpublished, report_stamp, table_stamp
+from methods.verbs.serving import start
 
 # Jobs use the interpreter that runs Snakemake, whether or not its environment is activated.
 shell.prefix(f"export PATH={os.path.dirname(sys.executable)}:$PATH; ")
@@ -153,6 +154,15 @@ def begin():
             stop(
                 f"a job of an earlier snakemake still makes {name}; wait until it is done"
             )
+    missing = [
+        run.implementation
+        for name, run in RUNS.items()
+        if not Path(meta(name)).is_file()
+    ]
+    # Jobs on other machines could not reach it.
+    server = start(missing) if workflow.local_exec else None
+    if server:
+        atexit.register(server.stop)
 
 
 # Printed when the process ends, so that these are the last lines and nothing of Snakemake's comes after them.

@@ -101,7 +101,8 @@ def test_edited_tables_are_rendered_again_without_a_run(project):
     assert project.changed(before) == []
 
 
-def test_numbers_do_not_depend_on_cores_or_order(project, fresh):
+def test_numbers_do_not_depend_on_cores_order_or_forking(project, fresh, monkeypatch):
+    monkeypatch.setenv("RETROFIT_SERVER", "off")
     fresh.snakemake("--cores", "1")
     assert fresh.numbers() == project.numbers()
 
