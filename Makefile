@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed-$(shell cat requirements.lock pyproject.toml | cksum
 TORCH := $(shell sed -n '/^torch==/p' requirements.lock)
 TORCH_INDEX := $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL))
 
-.PHONY: help env tables full test lint verify lock clean
+.PHONY: help env tables full expected test lint verify lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' Makefile | awk -F'|' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -35,6 +35,10 @@ tables: env  ## the quick tier of every study: tables, figures, claims, report p
 
 full: env  ## what the committed tables show
 	@$(RUN) snakemake --config tier=full
+
+expected: tables  ## take the quick tables as what CI must find again; review the difference and commit it
+	@mkdir -p results/expected
+	@for table in results/quick/tables/*.json; do cp $$table results/expected/$$(basename $$table .json).quick.json; done
 
 test: env  ## all tests
 	@$(RUN) pytest
