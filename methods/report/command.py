@@ -36,7 +36,7 @@ def write_tables(plan: Plan, results: Path, out: Path) -> list[Path]:
 
 
 def write_report(tables: list[Path], out: Path) -> list[Path]:
-    """Write `<out>/claims.md` and `<out>/report/index.html` from the tables of all studies of one tier."""
+    """Write `<out>/claims.md`, `<out>/metrics.json` and `<out>/report/index.html` from the tables of one tier."""
     from methods.report.page import render
 
     documents = [document.read(path) for path in tables]
@@ -47,6 +47,7 @@ def write_report(tables: list[Path], out: Path) -> list[Path]:
     }
     written = {
         out / "claims.md": markdown.claims_page(documents),
+        out / "metrics.json": document.metrics(documents),
         out / "report" / "index.html": render(documents, pictures),
     }
     for path, text in written.items():

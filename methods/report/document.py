@@ -14,13 +14,14 @@ from methods.study.errors import RetrofitError
 from methods.study.expansion import Plan
 from methods.study.keys import digest
 
-FORMAT = 1
+FORMAT = 2
 """Raise it when a reader of older documents would go wrong."""
 
 
 def document(cells: Cells, figures: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """The study's document: settings, variants, cells, runs, tables, figures, claims."""
     plan, study = cells.plan, cells.plan.study
+    built = tables.build(cells)
     return {
         "format": FORMAT,
         "study": study.study,
@@ -34,7 +35,8 @@ def document(cells: Cells, figures: dict[str, dict[str, Any]]) -> dict[str, Any]
         "variants": {v: _variant(cells, v) for v in cells.variants},
         "reporting": reporting_digests(plan),
         "cells": [_cell(cell) for cell in cells],
-        "tables": tables.build(cells),
+        "tables": built,
+        "tables_left_out": tables.left_out(cells, built),
         "figures": figures,
         "claims": {found.name: _claim(found) for found in judge(cells)},
         "runs": {
@@ -48,6 +50,17 @@ def document(cells: Cells, figures: dict[str, dict[str, Any]]) -> dict[str, Any]
 def text(document: dict[str, Any]) -> str:
     """The document as JSON, the same bytes for the same content."""
     return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def metrics(documents: list[dict[str, Any]]) -> str:
+    """`{study: {setting: {variant: {metric: mean}}}}` as JSON, for `dvc metrics`; wall-clock figures are left out."""
+    found: dict[str, Any] = {}
+    for one in documents:
+        study = found.setdefault(one["study"], {})
+        for cell in one["cells"]:
+            values = {name: m["value"] for name, m in cell["metrics"].items() if m["comparable"]}
+            study.setdefault(cell["setting"], {})[cell["variant"]] = values
+    return text(found)
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from methods.report.document import environments
 
 BADGES = dict(zip(VERDICTS, ("✅", "🟡", "❔", "❌", "⚪"), strict=True))
 DETERMINISTIC, OVER_UNITS, FROM_MEMORY, ONE_SEED = "†", "‡", "¶", "§"
+UNITS = " (windows, replicates, splits)"
 MOST_COMPARISONS = 6
 """Comparisons of one claim that the front page prints; the study's own page has all."""
 
@@ -22,6 +23,9 @@ def study_page(document: dict[str, Any]) -> str:
     lines += _section("Claims", _claims_table(document))
     for table in document["tables"].values():
         lines += _section(_plain(table["title"]), _table(table))
+    if document["tables_left_out"]:
+        names = "; ".join(map(_plain, document["tables_left_out"]))
+        lines += [f"Tables that tier {document['tier']} leaves out: {names}.", ""]
     figures = []
     for figure in document["figures"].values():
         figures += [f"![{_plain(figure['title'])}](../{figure['file']})", ""]
@@ -179,7 +183,7 @@ def _table(table: dict[str, Any]) -> list[str]:
         if row["note"]:
             notes.setdefault(row["note"], f"<sup>{len(notes) + 1}</sup>")
             name += notes[row["note"]]
-        cells = [_marked(row["cells"][i], row, marks) for i in kept]
+        cells = [_marked(row["cells"][i], row, table["over"], marks) for i in kept]
         count = str(row["n"])
         if row["deterministic"]:
             count += f" {DETERMINISTIC}"
@@ -192,15 +196,16 @@ def _table(table: dict[str, Any]) -> list[str]:
 
 
 def _legend(columns: list[dict], marks: set[str], table: dict[str, Any]) -> Iterator[str]:
-    texts = ["Mean ± half of the 95 % interval over n seeds."]
+    word = {"seeds": "seed", "units": "unit"}[table["over"]]
+    texts = [f"Mean ± half of the 95 % interval over n {word}s{UNITS if word == 'unit' else ''}."]
     if any(column.get("relative_to") for column in columns):
-        texts.append("Differences are paired seed by seed.")
+        texts.append(f"Differences are paired {word} by {word}.")
     if DETERMINISTIC in marks:
         texts.append(f"{DETERMINISTIC} no seed enters: one run stands for all.")
     if OVER_UNITS in marks:
-        texts.append(f"{OVER_UNITS} interval over test units (windows, replicates), not seeds.")
+        texts.append(f"{OVER_UNITS} interval over test units{UNITS}, not seeds.")
     if ONE_SEED in marks:
-        texts.append(f"{ONE_SEED} fewer seeds than the row.")
+        texts.append(f"{ONE_SEED} fewer {word}s than the row.")
     if any(row["control"] for row in table["rows"]):
         texts.append("Controls in italics.")
     if table["missing"]:
@@ -222,9 +227,9 @@ def _heading(column: dict[str, Any]) -> str:
     return f"{_cell(column['label'])}{arrow}"
 
 
-def _marked(cell: dict[str, Any], row: dict[str, Any], marks: set[str]) -> str:
+def _marked(cell: dict[str, Any], row: dict[str, Any], over: str, marks: set[str]) -> str:
     mark = ""
-    if cell.get("over") == "units":
+    if cell.get("over") == "units" != over:
         mark = OVER_UNITS
     elif cell.get("deterministic") and not row["deterministic"]:
         mark = DETERMINISTIC

@@ -19,10 +19,25 @@ BYTES, MEGABYTE = "B", 1e6
 
 
 def build(cells: Cells) -> dict[str, dict[str, Any]]:
-    """Every table that has rows in this tier, by name; a study that declares none gets one of all metrics."""
+    """Every table that this tier can fill, by name; a study that declares none gets one of all metrics.
+
+    A tier other than `full` leaves out a table where a row pattern matches nothing: what it compares is not there.
+    """
     tables = cells.plan.study.tables or {"all": _everything(cells)}
+    if cells.plan.tier != "full":
+        tables = {name: table for name, table in tables.items() if _comparable(cells, table)}
     built = {name: _Builder(cells, name, table).build() for name, table in tables.items()}
     return {name: table for name, table in built.items() if table["rows"]}
+
+
+def left_out(cells: Cells, built: dict[str, dict[str, Any]]) -> list[str]:
+    """Titles of the study's tables that this tier does not have."""
+    return [table.title for name, table in cells.plan.study.tables.items() if name not in built]
+
+
+def _comparable(cells: Cells, table: Table) -> bool:
+    patterns = [pattern for pattern in table.rows if not pattern.startswith("!")]
+    return all(any(matches(name, [p]) for name in cells.variants) for p in patterns)
 
 
 def label_of(cells: Cells, variant: str) -> str:
@@ -75,6 +90,7 @@ class _Builder:
             "title": self.table.title,
             "caption": self.table.caption,
             "by_setting": len({row["setting"] for row in rows}) > 1,
+            "over": _over(rows),
             "missing": self.missing,
             "columns": columns,
             "rows": rows,
@@ -131,7 +147,9 @@ class _Builder:
         measured = [entry for entry in entries if "metric" in entry and entry["text"] != NOTHING]
         if not measured:
             return None
-        counts = [e["n"] for e in entries if e.get("n") and e["over"] == "seeds"]
+        counts = [
+            e["n"] for e in entries if e.get("n") and e["over"] == _over([{"cells": entries}])
+        ]
         fixed_cells = [e["deterministic"] for e in entries if "deterministic" in e]
         return {
             "setting": setting,
@@ -195,6 +213,12 @@ class _Builder:
             "over": over,
             "deterministic": deterministic,
         }
+
+
+def _over(rows: list[dict[str, Any]]) -> str:
+    """units: every interval of these rows is over test units, and n counts them; otherwise seeds."""
+    found = {cell["over"] for row in rows for cell in row["cells"] if "over" in cell}
+    return "units" if found == {"units"} else "seeds"
 
 
 def _decimals(value: float) -> int:

@@ -96,10 +96,44 @@ def test_settings_become_rows_or_columns(workbench):
 
 
 def test_interval_over_units_is_marked(workbench):
-    workbench.measured("a", {"ppl": [Metric(10.0, stderr=0.5, n=5)]})
-    page = study_page(built(workbench, [{"metric": "ppl", "over": "units", "digits": 1}]))
-    assert "| a | 10.0 ± 1.4 ‡ | 1 |" in page
+    workbench.measured("a", {"ppl": [Metric(10.0, stderr=0.5, n=5)], "nll": [1.0]})
+    columns = [{"metric": "ppl", "over": "units", "digits": 1}, {"metric": "nll", "digits": 1}]
+    page = study_page(built(workbench, columns))
+    assert "| a | 10.0 ± 1.4 ‡ | 1.0 | 1 |" in page
+    assert "over n seeds." in page
     assert "‡ interval over test units" in page
+
+
+def test_a_table_over_units_only_counts_units(workbench):
+    for name, shift in (("a", 0.0), ("b", 1.0)):
+        values = [1.0 + shift, 2.0 + shift, 3.0 + 2 * shift]
+        labels = ["x", "y", "z"]
+        metric = Metric(sum(values) / 3, stderr=0.5, n=3, values=values, labels=labels)
+        workbench.measured(name, {"ppl": [metric]})
+    columns = [
+        {"metric": "ppl", "over": "units", "digits": 1},
+        {"metric": "ppl", "over": "units", "digits": 2, "relative_to": "a"},
+    ]
+    page = study_page(built(workbench, columns))
+    assert (
+        "over n units (windows, replicates, splits). Differences are paired unit by unit." in page
+    )
+    # differences 1, 1, 2: mean 4/3, half-width 4.3027 * 0.57735 / sqrt(3)
+    assert "+1.33 ± 1.43 | 3 |" in page
+    assert "‡" not in page
+
+
+def test_a_small_tier_leaves_out_tables_that_it_cannot_fill(workbench):
+    workbench.measured("a", {"ppl": [10.0, 11.0]})
+    column = {"metric": "ppl", "digits": 1}
+    workbench.study["tables"] = {
+        "kept": {"title": "Kept", "rows": ["a", "!b*"], "columns": [column]},
+        "gone": {"title": "Gone", "rows": ["a", "other-*"], "columns": [column]},
+    }
+    workbench.tier = "quick"
+    found = document(workbench.cells(), {})
+    assert list(found["tables"]) == ["kept"]
+    assert "Tables that tier quick leaves out: Gone." in study_page(found)
 
 
 def test_a_study_without_tables_gets_one_of_everything(three):
