@@ -167,9 +167,10 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 def _explain(arguments: argparse.Namespace) -> int:
     from methods.report.command import explain
-    from methods.verbs.planning import find_study, outdir
+    from methods.verbs.planning import check_tier, find_study, outdir, study_name
 
-    study = find_study(arguments.study).stem
+    check_tier(arguments.tier)
+    study = study_name(find_study(arguments.study))
     table = outdir(arguments.results, arguments.tier) / "tables" / f"{study}.json"
     print(explain(table, arguments.row, arguments.column))
     return 0

@@ -8,7 +8,12 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from methods.study.errors import RetrofitError, choices
 from methods.verbs.planning import all_studies, outdir, plan_all, tier_missing
-from methods.verbs.publishing import drop_if_unpublished, report_stamp, table_stamp
+from methods.verbs.publishing import (
+    drop_if_unpublished,
+    file_of_table,
+    report_stamp,
+    table_stamp,
+)
 from methods.verbs.serving import start
 
 # Jobs use the interpreter that runs Snakemake, whether or not its environment is activated.
@@ -60,11 +65,9 @@ def make_plans():
 
 def reported_plans():
     """The chosen studies and those whose tables stand already: one study never empties the front page."""
-    published = [
-        path
-        for path in all_studies()
-        if path.stem not in PLANS and (OUT / "tables" / f"{path.stem}.json").is_file()
-    ]
+    tables = sorted((OUT / "tables").glob("*.json"))
+    published = [file_of_table(table) for table in tables if table.stem not in PLANS]
+    published = [path for path in published if path.is_file()]
     try:
         return PLANS | {
             plan.study.study: plan for plan in plan_all(published, TIER, WORK)

@@ -36,12 +36,15 @@ def build(name: str, root: Path, refresh: bool = False) -> str:
         if not refresh:
             if expected is None and (directory / formats.INDEX).is_file():
                 return "present"
-            if (
-                expected
-                and directory.is_dir()
-                and lock.content_hash(directory)[0] == expected["md5"]
-            ):
-                return "present"
+            if expected and directory.is_dir():
+                found = lock.content_hash(directory)[0]
+                if found == expected["md5"]:
+                    return "present"
+                print(
+                    f"{directory} is not what {lock.lock_file(root).name} says ({found}, expected {expected['md5']}): "
+                    "making it again",
+                    file=sys.stderr,
+                )
             if expected and _pulled(directory, expected["md5"]):
                 return "pulled"
         files = sources.obtain(name, declaration.files, declaration.sources)

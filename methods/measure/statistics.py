@@ -70,10 +70,10 @@ def interval_from_stderr(value: float, stderr: float, n: int, level: float = 0.9
     return Interval(value, value - half, value + half, n, stderr, p)
 
 
-def _p_value(value: float, stderr: float, n: int) -> float:
-    """Two-sided t-test of "the value is 0"; without spread the answer is known."""
+def _p_value(value: float, stderr: float, n: int) -> float | None:
+    """Two-sided t-test of "the value is 0"; None where equal values leave no spread to judge by."""
     if stderr == 0:
-        return 1.0 if value == 0 else 0.0
+        return 1.0 if value == 0 else None
     return float(2 * stats.t.sf(abs(value / stderr), n - 1))
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from methods.measure.statistics import Interval, interval_from_stderr, mean_interval
 from methods.run import metrics as metric_files
-from methods.run.artifact import read_meta
+from methods.run.artifact import read_meta, sha256
 from methods.run.metrics import Metric
 from methods.study.errors import RetrofitError, choices
 from methods.study.expansion import Cell, Plan, Run
@@ -154,14 +154,16 @@ class Cells:
     def measures(self, name: str, where: str) -> bool:
         """Whether any cell has the metric.
 
-        A metric may be missing where its data or its tier are: one with a facet (`perplexity/moby-dick.test`), and any
-        in a tier other than `full`.  Otherwise the name is wrong: RetrofitError with the nearest match.
+        A metric may be missing where its data are (one with a facet, `perplexity/moby-dick.test`), and any where the
+        tier leaves out variants that may have it.  Otherwise the name is wrong: RetrofitError with the nearest match.
         """
         if name in self.metrics:
             return True
+        tier = self.plan.study.tiers.get(self.plan.tier)
+        if tier and not (tier.only == tier.settings == ["*"]):
+            return False
         kind, slash, _ = name.partition("/")
-        of_its_kind = slash and any(known.startswith(f"{kind}/") for known in self.metrics)
-        if of_its_kind or self.plan.tier != "full":
+        if slash and self.plan.left_out and any(m.startswith(f"{kind}/") for m in self.metrics):
             return False
         raise RetrofitError(
             f"{self.plan.path}: {where}: no run measured '{name}'; {choices(name, self.metrics)}"
@@ -235,6 +237,7 @@ class _Reader:
         if run.name not in self._metrics:
             self.record(run)
             path = self.results / run.directory / "metrics.json"
+            self._check(path, run)
             found = metric_files.read(path) if path.is_file() else {}
             for name, metric in found.items():
                 if not math.isfinite(metric.value):
@@ -243,6 +246,17 @@ class _Reader:
                     )
             self._metrics[run.name] = found
         return self._metrics[run.name]
+
+    def _check(self, path: Path, run: Run) -> None:
+        """The file as the run left it; an edited number goes into no table."""
+        meta = read_meta(path.parent) or {}
+        expected = meta.get("files", {}).get(path.name, {}).get("sha256")
+        found = sha256(path) if path.is_file() else None
+        if found != expected:
+            raise RetrofitError(
+                f"{path} is not what {run.name} measured (sha256 {found}, expected {expected}); "
+                f"delete {path.parent} and run again"
+            )
 
     def record(self, run: Run, needed: bool = True) -> dict[str, Any]:
         """The run's description with what `meta.json` says of machine and times."""

@@ -21,7 +21,7 @@ from methods.report.cells import CellResult, Cells, Measurement
 from methods.report.comparisons import Pairs, pair
 from methods.report.numbers import around, p_value, signed, significant
 from methods.study.errors import RetrofitError
-from methods.study.loading import matches
+from methods.study.names import matches
 from methods.study.reporting import Band, Claim, Equivalence, Ordering
 
 REPRODUCED, PARTLY, UNDECIDED = "reproduced", "partly", "undecided"
@@ -30,7 +30,7 @@ VERDICTS = (REPRODUCED, PARTLY, UNDECIDED, NOT_REPRODUCED, NOT_TESTABLE)
 LEVEL = 0.05
 
 State = Literal["holds", "open", "against", "points to it", "points against it"]
-"""The last two: there is one value and so no interval."""
+"""The last two: there is one value, or only equal ones, and so no spread to judge by."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def _verdict(comparisons: tuple[Comparison, ...]) -> tuple[str, str]:
     if unproven:
         word = {0: "against the claim", unproven: "as claimed"}.get(pointing)
         word = word or f"{pointing} of {unproven} as claimed"
-        parts.append(f"direction only (one value, no interval): {word}")
+        parts.append(f"direction only (no spread to judge by): {word}")
     if states.count("open"):
         undecided = "the interval does not exclude the boundary"
         parts.append(undecided if total == 1 else f"{states.count('open')} undecided")

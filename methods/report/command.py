@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from methods.report import document, markdown
 from methods.report.cells import gather
+from methods.report.document import read
 from methods.report.explain import explain
 from methods.report.figures import draw
 from methods.report.staleness import Stale, stale
+from methods.run.artifact import sha256
 from methods.study.expansion import Plan
 
-__all__ = ["Stale", "explain", "stale", "write_report", "write_tables"]
+__all__ = ["Stale", "edited", "explain", "read", "stale", "write_report", "write_tables"]
 
 
 def write_tables(plan: Plan, results: Path, out: Path) -> list[Path]:
@@ -23,13 +26,9 @@ def write_tables(plan: Plan, results: Path, out: Path) -> list[Path]:
     """
     cells = gather(plan, results)
     figures = draw(cells, out)
-    found = document.document(cells, figures)
+    found = document.sealed(document.document(cells, figures))
     stem = out / "tables" / found["study"]
-    written = {
-        stem.with_name(f"{stem.name}.json"): document.text(found),
-        stem.with_name(f"{stem.name}.md"): markdown.study_page(found),
-        stem.with_name(f"{stem.name}.csv"): markdown.table_csv(found),
-    }
+    written = {stem.with_name(f"{stem.name}.json"): document.text(found), **_renderings(found, out)}
     for path, text in written.items():
         _replace(path, text)
     return [*written, *(out / figure["file"] for figure in figures.values())]
@@ -37,22 +36,56 @@ def write_tables(plan: Plan, results: Path, out: Path) -> list[Path]:
 
 def write_report(tables: list[Path], out: Path) -> list[Path]:
     """Write `<out>/claims.md`, `<out>/metrics.json` and `<out>/report/index.html` from the tables of one tier."""
+    written = _report_files([document.read(path) for path in tables], out)
+    for path, text in written.items():
+        _replace(path, text)
+    return list(written)
+
+
+def edited(tables: list[Path], out: Path) -> list[Path]:
+    """Published files that do not say what the tables' JSON says; a missing one counts too."""
+    documents = [document.read(path) for path in tables]
+    figures = {
+        out / figure["file"]: figure["sha256"]
+        for found in documents
+        for figure in found["figures"].values()
+    }
+    changed = [
+        path for path, known in figures.items() if not path.is_file() or sha256(path) != known
+    ]
+    if changed:
+        return changed  # the page holds them, so it cannot be judged
+    expected = _report_files(documents, out)
+    for found in documents:
+        expected |= _renderings(found, out)
+    return [
+        path
+        for path, text in expected.items()
+        if not path.is_file() or path.read_text(encoding="utf-8") != text
+    ]
+
+
+def _renderings(found: dict[str, Any], out: Path) -> dict[Path, str]:
+    stem = out / "tables" / found["study"]
+    return {
+        stem.with_name(f"{stem.name}.md"): markdown.study_page(found),
+        stem.with_name(f"{stem.name}.csv"): markdown.table_csv(found),
+    }
+
+
+def _report_files(documents: list[dict[str, Any]], out: Path) -> dict[Path, str]:
     from methods.report.page import render
 
-    documents = [document.read(path) for path in tables]
     pictures = {
         figure["file"]: (out / figure["file"]).read_text(encoding="utf-8")
         for found in documents
         for figure in found["figures"].values()
     }
-    written = {
+    return {
         out / "claims.md": markdown.claims_page(documents),
         out / "metrics.json": document.metrics(documents),
         out / "report" / "index.html": render(documents, pictures),
     }
-    for path, text in written.items():
-        _replace(path, text)
-    return list(written)
 
 
 def _replace(path: Path, text: str) -> None:

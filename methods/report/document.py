@@ -47,6 +47,15 @@ def document(cells: Cells, figures: dict[str, dict[str, Any]]) -> dict[str, Any]
     }
 
 
+def sealed(document: dict[str, Any]) -> dict[str, Any]:
+    """The document with a digest over everything else in it: an edited number no longer fits."""
+    return {**document, "seal": _seal(document)}
+
+
+def _seal(document: dict[str, Any]) -> str:
+    return digest({k: v for k, v in document.items() if k != "seal"}, 16)
+
+
 def text(document: dict[str, Any]) -> str:
     """The document as JSON, the same bytes for the same content."""
     return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -73,6 +82,8 @@ def read(path: Path) -> dict[str, Any]:
         raise RetrofitError(f"{path} is no JSON: {error}") from None
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise RetrofitError(f"{path} is no table of this version; make it again")
+    if "seal" in found and found["seal"] != _seal(found):
+        raise RetrofitError(f"{path} was edited after it was made; make it again")
     return found
 
 

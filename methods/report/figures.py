@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from methods.report.cells import CellResult, Cells
 from methods.report.tables import label_of, setting_label
+from methods.run.artifact import sha256
 from methods.study.errors import RetrofitError
-from methods.study.loading import matches
+from methods.study.names import matches
 from methods.study.reporting import Figure
 
 if TYPE_CHECKING:
@@ -135,6 +136,7 @@ def _draw(cells: Cells, name: str, figure: Figure, out: Path) -> dict[str, Any] 
         "kind": figure.kind,
         "wide": sum(axes.get_visible() for axes in canvas.axes) > 1,
         "file": f"figures/{salt}.svg",
+        "sha256": sha256(path),
         "alt": f"{figure.title}. {alt}",
         **extra,
     }

@@ -245,9 +245,18 @@ def _making(document: dict[str, Any]) -> Iterator[str]:
     kinds = {kind: sum(run["kind"] == kind for run in runs) for kind in ("method", "evaluate")}
     yield f"- {kinds['method']} method runs and {kinds['evaluate']} evaluations, tier {document['tier']}"
     yield from (f"- {line}" for line in environments(document))
-    again = f"snakemake --config study={document['study']} tier={document['tier']}"
+    study = called(document)
+    again = f"snakemake --config study={study} tier={document['tier']}"
     yield f"- settings: `{document['file']}`; again: `{again}`"
-    yield f"- from a cell to its runs: `python -m methods explain {document['study']} VARIANT METRIC`"
+    row = "SETTING/VARIANT" if len(document["settings"]) > 1 else "VARIANT"
+    tier = "" if document["tier"] == "full" else f" --tier {document['tier']}"
+    yield f"- from a cell to its runs: `python -m methods explain {study} {row} METRIC{tier}`"
+
+
+def called(document: dict[str, Any]) -> str:
+    """How the command line calls the study: by name where it stands with the project's own, else by its file."""
+    own = document["file"] == f"configs/studies/{document['study']}.yaml"
+    return document["study"] if own else document["file"]
 
 
 def _section(heading: str, lines: list[str]) -> list[str]:

@@ -156,7 +156,7 @@
     });
     body.append(make("h3", "The same in a terminal"));
     const row = several ? `${setting}/${variant}` : variant;
-    body.append(make("pre", `python -m methods explain ${studyName} ${row} ${metric}`));
+    body.append(make("pre", `python -m methods explain ${study.called} ${row} ${metric}${study.flag}`));
     if (!panel.open) panel.showModal();
     panel.scrollTop = 0;
   };

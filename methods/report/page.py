@@ -9,7 +9,7 @@ from typing import Any
 
 from methods.report.claims import VERDICTS
 from methods.report.document import environments
-from methods.report.markdown import DETERMINISTIC, FROM_MEMORY, ONE_SEED, OVER_UNITS
+from methods.report.markdown import DETERMINISTIC, FROM_MEMORY, ONE_SEED, OVER_UNITS, called
 from methods.report.style import CONTROL, GRID, INK, MUTED
 
 HERE = Path(__file__).parent
@@ -48,6 +48,7 @@ def render(documents: list[dict[str, Any]], pictures: dict[str, str]) -> str:
         verdicts=VERDICTS,
         environments=environments,
         cell_address=cell_address,
+        called=called,
         marks={"deterministic": DETERMINISTIC, "units": OVER_UNITS, "memory": FROM_MEMORY}
         | {"fewer": ONE_SEED},
     )
@@ -81,6 +82,8 @@ def provenance(document: dict[str, Any]) -> dict[str, Any]:
     """What the panel behind a number shows: cells with their runs, and each run once."""
     return {
         "title": document["title"],
+        "called": called(document),
+        "flag": "" if document["tier"] == "full" else f" --tier {document['tier']}",
         "settings": {name: entry["label"] for name, entry in document["settings"].items()},
         "variants": {name: entry["label"] for name, entry in document["variants"].items()},
         "cells": [

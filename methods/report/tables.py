@@ -10,8 +10,8 @@ from methods.measure.statistics import Interval
 from methods.report.cells import CellResult, Cells, Measurement
 from methods.report.comparisons import pair
 from methods.report.numbers import fixed, signed, significant
-from methods.study.errors import RetrofitError, choices
-from methods.study.loading import matches
+from methods.study.errors import RetrofitError
+from methods.study.names import matches
 from methods.study.reporting import MetricColumn, PaperColumn, Table
 
 NOTHING = "–"
@@ -89,7 +89,8 @@ class _Builder:
         return {
             "title": self.table.title,
             "caption": self.table.caption,
-            "by_setting": len({row["setting"] for row in rows}) > 1,
+            # A table may show one setting of several: which one, nothing else says.
+            "by_setting": any(row["setting"] for row in rows) and len(self.cells.settings) > 1,
             "over": _over(rows),
             "missing": self.missing,
             "columns": columns,
@@ -101,13 +102,6 @@ class _Builder:
             return True
         present = self.cells.measures(column.metric, f"{self.where}.columns")
         if column.relative_to and column.relative_to not in self.cells.variants:
-            known = self.cells.plan.study.variants
-            if self.cells.plan.tier == "full":
-                hint = choices(column.relative_to, known)
-                raise RetrofitError(
-                    f"{self.cells.plan.path}: {self.where}: relative_to "
-                    f"'{column.relative_to}' is no variant; {hint}"
-                )
             present = False
         if not present:
             self.missing.append(column.label or column.metric)

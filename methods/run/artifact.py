@@ -44,8 +44,8 @@ def writing(directory: Path) -> Iterator[Path]:
         if directory.exists():
             shutil.rmtree(directory)
         os.rename(aside, directory)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        if _disk_is_full(error):
             free = shutil.disk_usage(directory.parent).free
             raise RetrofitError(
                 f"the disk is full: {directory} could not be written ({free / 1e6:.0f} MB free); nothing was kept"
@@ -53,6 +53,13 @@ def writing(directory: Path) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _disk_is_full(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    # safetensors has errors of its own, which carry the system's number as text.
+    return any(f"(os error {number})" in str(error) for number in (errno.ENOSPC, errno.EDQUOT))
 
 
 def read_meta(directory: Path) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,7 +14,8 @@ from methods.study import strict_yaml
 from methods.study.equivalence import code_of
 from methods.study.errors import RetrofitError, SpecError, choices
 from methods.study.keys import run_key
-from methods.study.loading import load_study, matches
+from methods.study.loading import load_study
+from methods.study.names import matches
 from methods.study.registry import StepParams, find
 from methods.study.specification import DataRef, HubBase, NamedBase, PathBase, Setting, StudyBase
 
@@ -100,6 +102,8 @@ class Plan:
     cells: tuple[Cell, ...]
     left_out: dict[str, str]
     """Optional data sets, and cells over nothing else, that cannot be had here, with the reason."""
+    missing: dict[str, str] = field(default_factory=dict)
+    """Data sets without which no run is left; the plan is then what would run if they were here."""
 
     def runs(self) -> dict[str, Run]:
         """Every run by name, upstream before downstream."""
@@ -117,6 +121,14 @@ class Plan:
         return found
 
 
+class NothingToRunError(SpecError):
+    """No run of a study is left; `reasons`: each data set that cannot be had here → why."""
+
+    def __init__(self, where: str, reasons: dict[str, str]):
+        self.reasons = reasons
+        super().__init__([f"{where} leaves no run: {'; '.join(reasons.values())}"])
+
+
 def plan(
     path: Path | str,
     tier: str = "full",
@@ -131,8 +143,10 @@ def plan(
     expander = _Expander(study, Path(path), configs, without)
     cells = tuple(expander.cells())
     if not cells:
-        reasons = "; ".join(f"{name}: {why}" for name, why in expander.left_out.items())
-        raise SpecError([f"{path}: tier {tier} leaves no run{': ' + reasons if reasons else ''}"])
+        reasons = expander.hindrances()
+        if reasons:
+            raise NothingToRunError(f"{path}: tier {tier}", reasons)
+        raise SpecError([f"{path}: tier {tier} leaves no run"])
     return Plan(Path(path), tier, study, cells, expander.left_out)
 
 
@@ -158,6 +172,10 @@ class _Expander:
         self._runs: dict[str, Run] = {}
         self._data_keys: dict[str, dict] = {}
 
+    def hindrances(self) -> dict[str, str]:
+        """Data sets that cannot be had here, with the reason."""
+        return {name: why for name, why in self._hindrances.items() if why}
+
     def cells(self) -> Iterator[Cell]:
         for name, setting in (self.study.settings or {"default": Setting()}).items():
             for variant, chain in self.study.variants.items():
@@ -173,7 +191,7 @@ class _Expander:
         data = {**self.study.data, **setting.data, **chain.data}
         base = setting.base or self.study.base
         runs = [self._base_run(base)] if base else []
-        config = runs[0].spec.get("config", {}) if runs else {}
+        config = self._config_of(base, runs[0]) if runs else {}
         for params in chain.steps:
             overrides = setting.methods.get(params.method)
             if overrides:
@@ -198,6 +216,16 @@ class _Expander:
             for m in self.study.measure
         )
         return Cell(name, variant, seed, tuple(runs), measured)
+
+    def _config_of(self, base: Any, run: Run) -> dict[str, Any]:
+        """What is known of the base's `config.json` before any job starts."""
+        if not isinstance(base, PathBase):
+            return run.spec.get("config", {})
+        try:
+            found = json.loads((Path(base.path) / "config.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}  # the import says what is wrong with the directory
+        return found if isinstance(found, dict) else {}
 
     def _check_base(self, params: StepParams, config: dict, where: str) -> None:
         try:

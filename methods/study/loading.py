@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from methods.study import strict_yaml
 from methods.study.errors import RetrofitError, SpecError, choices
+from methods.study.names import check_names, matches
 from methods.study.registry import entries
 from methods.study.specification import TIERS, StudyBase, TierSpec, study_type
 
@@ -29,23 +30,13 @@ def load_study(path: Path | str, tier: str = "full") -> StudyBase:
     _check(TierSpec, tiers.get(tier) or {}, document, ("tiers", tier))
     _apply_overrides(raw, tiers.get(tier) or {}, document, ("tiers", tier))
     study = _check(study_type(), raw, document)
+    check_names(study, document)
     return _select(study, study.tiers.get(tier, TierSpec()), document)
 
 
 def merged_steps(steps: list, overrides: dict[str, dict]) -> list[dict]:
     """Steps (mappings) with `{method: {parameter: value}}` laid over them."""
     return [{**step, **overrides.get(step.get("method"), {})} for step in steps]
-
-
-def matches(name: str, patterns: list[str]) -> bool:
-    """Shell-style patterns; one that begins with `!` takes out again what an earlier one let in."""
-    chosen = False
-    for pattern in patterns:
-        if pattern.startswith("!"):
-            chosen = chosen and not fnmatchcase(name, pattern[1:])
-        else:
-            chosen = chosen or fnmatchcase(name, pattern)
-    return chosen
 
 
 def _expand_grids(raw: dict, document: strict_yaml.Document) -> None:

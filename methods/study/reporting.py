@@ -168,7 +168,13 @@ Check = Annotated[
     ],
     told_apart_by("better", "as_good_as", default="low"),
 ]
-Checks = Annotated[list[Check], BeforeValidator(lambda v: v if isinstance(v, list) else [v])]
+Checks = Annotated[
+    list[Check],
+    BeforeValidator(
+        lambda v: v if isinstance(v, list) else [v],
+        json_schema_input_type=Union[Check, list[Check]],
+    ),
+]
 
 
 class Claim(SpecModel):

@@ -6,7 +6,15 @@ import re
 from functools import cache
 from typing import Annotated, Any, Literal, Union
 
-from pydantic import BeforeValidator, Field, Tag, create_model, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 from methods.study.registry import MeasureParams, MethodParams, entries
 from methods.study.reporting import Claim, Figure, Table, told_apart_by
@@ -26,6 +34,9 @@ def _name(value: str) -> str:
 Name = Annotated[str, BeforeValidator(_name)]
 
 
+Count = Annotated[int, Field(ge=1)]
+
+
 class DataRef(SpecModel):
     """A split of a declared data set, and how much of it; plain text is short for `{set: …}`."""
 
@@ -37,6 +48,14 @@ class DataRef(SpecModel):
     """Text: tokens in one window."""
     limit: int | None = Field(None, ge=1)
     """Images and tables: the first so many items of a seed-independent shuffle."""
+
+    @model_validator(mode="after")
+    def _one_window(self) -> DataRef:
+        if self.tokens is not None and self.length is not None and self.tokens < self.length:
+            raise ValueError(
+                f"{self.tokens} tokens are less than one window of {self.length}; give more tokens or a shorter length"
+            )
+        return self
 
     @property
     def dataset(self) -> str:
@@ -54,13 +73,31 @@ class DataRef(SpecModel):
         return value
 
 
-def _as_mapping(key: str):
-    return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
+Seeds = Annotated[
+    Union[
+        Annotated[Count, Tag("<count>")],
+        Annotated[dict[str, Count], Tag("<pattern>")],
+    ],
+    Discriminator(lambda value: "<pattern>" if isinstance(value, dict) else "<count>"),
+]
+"""How many seeds: for every variant, or by pattern."""
 
 
-DataRefOrName = Annotated[DataRef, _as_mapping("set")]
+def _as_mapping(key: str, written: Any):
+    """Plain text is short for a mapping with one key; `written` is what a file may say."""
+    return BeforeValidator(
+        lambda value: {key: value} if isinstance(value, str) else value,
+        json_schema_input_type=written,
+    )
+
+
+DataRefOrName = Annotated[DataRef, _as_mapping("set", Union[str, DataRef])]
 DataRefs = Annotated[
-    list[DataRefOrName], BeforeValidator(lambda v: v if isinstance(v, list) else [v])
+    list[DataRefOrName],
+    BeforeValidator(
+        lambda v: v if isinstance(v, list) else [v],
+        json_schema_input_type=Union[str, DataRef, list[Union[str, DataRef]]],
+    ),
 ]
 Data = dict[Literal[ROLES], DataRefs]
 
@@ -93,7 +130,7 @@ Base = Annotated[
         Annotated[PathBase, Tag("<path>")],
     ],
     told_apart_by("huggingface", "path", default="name"),
-    _as_mapping("name"),
+    _as_mapping("name", Union[str, NamedBase, HubBase, PathBase]),
 ]
 
 
@@ -123,7 +160,7 @@ class Setting(SpecModel):
 class TierSpec(SpecModel):
     """What a tier changes.  Mappings are merged key by key into the study, everything else replaces."""
 
-    seeds: int | dict[str, int] | None = None
+    seeds: Seeds | None = None
     only: list[str] = ["*"]
     """Patterns of variants that run in this tier."""
     settings: list[str] = ["*"]
@@ -161,7 +198,7 @@ class StudyBase(SpecModel):
     settings: dict[Name, Setting] = {}
     variants: dict[Name, Any]
     measure: list[Any] = []
-    seeds: int | dict[str, int] = Field(1)
+    seeds: Seeds = 1
     """How many seeds; `{"*": 3, "*-pc": 1}` takes the last pattern that matches the variant."""
     tiers: dict[Literal[TIERS], TierSpec] = {}
     tables: dict[Name, Table] = {}
@@ -196,11 +233,18 @@ def study_type() -> type[StudyBase]:
         return Annotated[Union[types], Field(discriminator=kind)]
 
     step = union("method", MethodParams)
-    measure = Annotated[union("measure", MeasureParams), _as_mapping("measure")]
+    measures = union("measure", MeasureParams)
+    measure = Annotated[measures, _as_mapping("measure", Union[str, measures])]
     variant = create_model("Variant", __base__=VariantSpec, steps=(list[step], ...))
     variants = dict[
         Name,
-        Annotated[variant, BeforeValidator(lambda v: {"steps": v} if isinstance(v, list) else v)],
+        Annotated[
+            variant,
+            BeforeValidator(
+                lambda v: {"steps": v} if isinstance(v, list) else v,
+                json_schema_input_type=Union[list[step], variant],
+            ),
+        ],
     ]
     return create_model(
         "Study",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,9 @@ class Document:
         self.path = path
         self._tree = tree
         self._nodes = 0
-        self.value = self._plain(tree)
+        self.value = self._plain(tree, None)
 
-    def _plain(self, node: Any) -> Any:
+    def _plain(self, node: Any, line: int | None) -> Any:
         self._nodes += 1
         if self._nodes > MOST_NODES:
             raise SpecError(
@@ -42,11 +43,20 @@ class Document:
                     raise SpecError(
                         [f"{self.path}:{node.lc.line + 1}: a key must be text, found {key!r}"]
                     )
-            return {str(key): self._plain(child) for key, child in node.items()}
+            return {
+                str(key): self._plain(child, _line_of(node, key) or line)
+                for key, child in node.items()
+            }
         if isinstance(node, CommentedSeq):
-            return [self._plain(child) for child in node]
+            return [
+                self._plain(child, _line_of(node, index) or line)
+                for index, child in enumerate(node)
+            ]
         if isinstance(node, bool) or node is None:
             return node
+        if isinstance(node, float) and not math.isfinite(node):
+            where = f"{self.path}:{line}" if line else f"{self.path}"
+            raise SpecError([f"{where}: {float(node)} is no finite number"])
         for kind in (int, float, str):
             if isinstance(node, kind):
                 return kind(node)
@@ -56,14 +66,24 @@ class Document:
         """1-based line of the deepest part of `location` that exists in the file."""
         node, line = self._tree, None
         for part in location:
-            if isinstance(node, CommentedMap) and part in node:
-                line = node.lc.key(part)[0] + 1
-            elif isinstance(node, CommentedSeq) and isinstance(part, int) and part < len(node):
-                line = node.lc.item(part)[0] + 1
-            else:
-                continue
-            node = node[part]
+            inside = (
+                part in node
+                if isinstance(node, CommentedMap)
+                else isinstance(node, CommentedSeq) and isinstance(part, int) and part < len(node)
+            )
+            if inside:
+                line = _line_of(node, part) or line
+                node = node[part]
         return line
+
+
+def _line_of(node: CommentedMap | CommentedSeq, part: str | int) -> int | None:
+    """1-based line of a key or item; None where it came in by a merge (`<<`)."""
+    try:
+        place = node.lc.key(part) if isinstance(node, CommentedMap) else node.lc.item(part)
+    except KeyError:
+        return None
+    return place[0] + 1
 
 
 def load(path: Path | str) -> Document:

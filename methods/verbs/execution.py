@@ -89,6 +89,7 @@ def _work(
         return payload, getattr(payload, "metrics", None) or {}
     entry = find("method" if spec["kind"] == "method" else "measure", _own_name(spec))
     params = entry.params.model_validate(spec["spec"]["params"])
+    _right_bytes(spec, data)
     loaded = {
         role: [_load_data(ref, data) for ref in refs] for role, refs in spec["spec"]["data"].items()
     }
@@ -117,6 +118,15 @@ def load_upstream(path: str, results: Path) -> Any:
 def _own_name(spec: dict) -> str:
     params = spec["spec"]["params"]
     return params["method"] if spec["kind"] == "method" else params["measure"]
+
+
+def _right_bytes(spec: dict, root: Path) -> None:
+    """Every data set of the run as `data.dvc` says, whatever happened to the folder since it was built."""
+    from methods.data.building import build
+
+    for role in spec["upstream"]:
+        if role.startswith("data:"):
+            build(role.removeprefix("data:"), root)
 
 
 def _load_data(ref: dict, root: Path) -> Any:

@@ -53,13 +53,14 @@ tables:
     title: What each method costs and saves
     columns:
       - {{metric: perplexity/wikipedia.test, label: perplexity, digits: 2}}
-      - {{metric: bytes, label: MB as deployed, scale: 0.000001, digits: 1}}
+      - {{metric: size/deployed, label: MB as deployed, scale: 0.000001, digits: 1}}
 
 figures:
   pareto:
     title: Quality against size
     kind: scatter
-    x: bytes
+    x: size/deployed
+    x_label: bytes as deployed
     y: perplexity/wikipedia.test
     y_log: true
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
-from methods.study.errors import RetrofitError
-from methods.study.expansion import Plan, Run, plan
+from methods.study.errors import RetrofitError, choices
+from methods.study.expansion import NothingToRunError, Plan, Run, plan
+from methods.study.specification import TIERS
 
 STUDIES = Path("configs/studies")
 
@@ -19,12 +21,24 @@ def find_study(name: str | Path) -> Path:
         if not path.is_file():
             raise RetrofitError(f"there is no study file {path}")
         return path
-    from methods.study.errors import choices
-
     known = {file.stem: file for file in sorted(STUDIES.glob("*.yaml"))}
     if str(name) not in known:
         raise RetrofitError(f"there is no study '{name}' in {STUDIES}/; {choices(name, known)}")
     return known[str(name)]
+
+
+def study_name(path: Path) -> str:
+    """What the file calls its study; its tables are named so."""
+    from methods.study import strict_yaml
+
+    name = strict_yaml.load(path).value.get("study")
+    return name if isinstance(name, str) else path.stem
+
+
+def check_tier(tier: str) -> None:
+    """RetrofitError for a tier that does not exist."""
+    if tier not in TIERS:
+        raise RetrofitError(f"tier '{tier}' does not exist; {choices(tier, TIERS)}")
 
 
 def all_studies() -> list[Path]:
@@ -36,11 +50,22 @@ def all_studies() -> list[Path]:
 
 
 def plan_all(studies: list[str] | list[Path], tier: str, work: Path = Path("work")) -> list[Plan]:
-    """Plan studies and write `<work>/specs/<run>.json` for every run."""
-    plans = [plan(find_study(study), tier) for study in studies]
+    """Plan studies and write `<work>/specs/<run>.json` for every run.
+
+    A study all of whose data is missing is planned as if it were there, so that a person sees what the tier asks
+    for; `tier_missing` says what is missing.
+    """
+    plans = [_plan(find_study(study), tier) for study in studies]
     for one in plans:
         write_specs(one, work)
     return plans
+
+
+def _plan(path: Path, tier: str) -> Plan:
+    try:
+        return plan(path, tier)
+    except NothingToRunError as nothing:
+        return replace(plan(path, tier, without={}), missing=nothing.reasons)
 
 
 def write_specs(plan: Plan, work: Path) -> None:
@@ -75,9 +100,12 @@ def tier_missing(plan: Plan) -> str | None:
     from methods.run.device import visible_gpus
 
     spec = plan.study.tiers.get(plan.tier)
-    if spec is None or not spec.needs or visible_gpus():
-        return None
-    return f"{plan.path}: tier {plan.tier} needs {spec.needs}"
+    if spec is not None and spec.needs and (plan.missing or not visible_gpus()):
+        return f"{plan.path}: tier {plan.tier} needs {spec.needs}"
+    if plan.missing:
+        reasons = "; ".join(plan.missing.values())
+        return f"{plan.path}: tier {plan.tier} leaves no run: {reasons}"
+    return None
 
 
 def show(plans: list[Plan], results: Path) -> str:

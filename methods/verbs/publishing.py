@@ -62,6 +62,14 @@ def drop_if_unpublished(stamp: Path) -> Path:
     return stamp
 
 
+def file_of_table(table: Path) -> Path:
+    """The study file that a published table was made from, as far as it says."""
+    try:
+        return Path(json.loads(table.read_text(encoding="utf-8"))["file"])
+    except (ValueError, KeyError, TypeError):
+        return Path("a damaged table")
+
+
 def publish_table(study: str, tier: str, results: Path, work: Path) -> list[Path]:
     """Write the tables and figures of one study, and its stamp."""
     from methods.report.command import write_tables

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 from methods.study.errors import RetrofitError
+from methods.study.loading import PLACEHOLDER
+from methods.study.registry import entries
 from methods.study.specification import study_type
 
 PATH = Path("workflows/schemas/study.schema.json")
@@ -13,9 +15,33 @@ PATH = Path("workflows/schemas/study.schema.json")
 
 def text() -> str:
     """The schema as JSON, ending with a line break."""
-    schema = study_type().model_json_schema(mode="validation")
+    schema = as_written(study_type().model_json_schema(mode="validation"))
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Retrofit study"}
     return json.dumps({**schema, **head}, indent=1, sort_keys=True) + "\n"
+
+
+def as_written(schema: dict) -> dict:
+    """The schema of files: before `for` is expanded, and before a tier or setting is laid over a step.
+
+    A variant may carry `for`, and any value in a step may be one of its placeholders, `"{bits}"`; so may names, which
+    JSON Schema cannot check anyway.
+    """
+    placeholder = {"type": "string", "pattern": PLACEHOLDER.pattern}
+    definitions = schema["$defs"]
+    definitions["Variant"]["properties"]["for"] = {
+        "type": "object",
+        "description": "Lists of values; one variant for each combination, `{name}` stands for the value.",
+        "additionalProperties": {"type": "array", "minItems": 1},
+    }
+    for params in (
+        entry.params for kind in ("method", "measure") for entry in entries(kind).values()
+    ):
+        properties = definitions[params.__name__]["properties"]
+        for name, value in properties.items():
+            if name not in ("method", "measure"):
+                described = {k: value.pop(k) for k in ("description", "default") if k in value}
+                properties[name] = {"anyOf": [value, placeholder], **described}
+    return schema
 
 
 def write() -> int:

@@ -10,28 +10,41 @@ from methods.study import equivalence
 from methods.study.closure import code_hash
 from methods.study.errors import RetrofitError
 from methods.study.expansion import plan
-from methods.verbs.planning import all_studies, find_study, outdir
+from methods.verbs.planning import all_studies, check_tier, find_study, outdir, study_name
 
 
 def verify(studies: list[str], tier: str, results: Path, deep: bool = False) -> int:
     """Recompute every key, train nothing; 0 if each committed table is what the configuration asks for."""
-    from methods.report.command import stale
+    from methods.report.command import edited, read, stale
 
+    check_tier(tier)
+    out = outdir(results, tier)
     paths = [find_study(study) for study in studies] if studies else all_studies()
-    problems = []
+    problems, tables = [], []
     for path in paths:
-        table = outdir(results, tier) / "tables" / f"{path.stem}.json"
+        table = out / "tables" / f"{study_name(path)}.json"
         if not table.is_file():
             problems.append(f"{table}: there is no table; run: snakemake --config tier={tier}")
             continue
-        # The committed table says which optional data it had; this machine's are not asked.
-        without = json.loads(table.read_text(encoding="utf-8"))["left_out"]
+        tables.append(table)
+        try:
+            # The committed table says which optional data it had; this machine's are not asked.
+            without = read(table)["left_out"]
+        except RetrofitError as error:
+            problems.append(str(error))
+            continue
         found = [
             f"{table}: {problem}" for problem in stale(table, plan(path, tier, without=without))
         ]
         problems += found
         if not found:
             print(f"{table}: current")
+    # The front page shows every study at once, so it is looked at when all are.
+    if not problems and not studies:
+        problems += [
+            f"{path}: is not what the tables say (edited or missing); run: snakemake --config tier={tier}"
+            for path in edited(tables, out)
+        ]
     if deep:
         problems += _damaged(results)
     for problem in problems:
@@ -89,7 +102,9 @@ def rekey(studies: list[str], results: Path) -> int:
     rows = equivalence.read()
     for path in paths:
         _must_be_identical(path, results)
-        table = json.loads((results / "tables" / f"{path.stem}.json").read_text(encoding="utf-8"))
+        table = json.loads(
+            (results / "tables" / f"{study_name(path)}.json").read_text(encoding="utf-8")
+        )
         for run in table["runs"].values():
             module = run["implementation"].split(":")[0]
             row = {"module": module, "old": run["code"], "new": code_hash(module)}
@@ -98,7 +113,7 @@ def rekey(studies: list[str], results: Path) -> int:
                 and row["old"] != row["new"]
                 and equivalence.code_of(module) != run["code"]
             ):
-                row["why"] = f"the quick tables of {path.stem} are bit-identical"
+                row["why"] = f"the quick tables of {study_name(path)} are bit-identical"
                 if not any(
                     all(known[k] == row[k] for k in ("module", "old", "new")) for known in rows
                 ):
@@ -113,8 +128,8 @@ def _must_be_identical(path: Path, results: Path) -> None:
     from methods.report.command import stale
     from methods.report.drift import compare as drift
 
-    quick = results / "quick" / "tables" / f"{path.stem}.json"
-    expected = results / "expected" / f"{path.stem}.quick.json"
+    quick = results / "quick" / "tables" / f"{study_name(path)}.json"
+    expected = results / "expected" / f"{study_name(path)}.quick.json"
     if not quick.is_file() or not expected.is_file():
         raise RetrofitError(
             f"rekey needs {quick} and {expected}; run: snakemake --config tier=quick"
@@ -128,5 +143,5 @@ def _must_be_identical(path: Path, results: Path) -> None:
     if not outcome.passed:
         print(outcome.markdown)
         raise RetrofitError(
-            f"the quick numbers of {path.stem} moved, so its runs must be made again"
+            f"the quick numbers of {study_name(path)} moved, so its runs must be made again"
         )

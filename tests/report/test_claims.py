@@ -63,7 +63,7 @@ def test_the_opposite_is_not_reproduced(workbench):
 def test_one_seed_is_a_direction_and_never_reproduced(workbench):
     found = claim(two(workbench, [1.0], [100.0]), A_BEATS_B)
     assert found.verdict == PARTLY
-    assert "direction only (one value, no interval)" in found.summary
+    assert "direction only (no spread to judge by)" in found.summary
     assert "one seed, no interval" in found.comparisons[0].sentence
 
 

@@ -78,3 +78,19 @@ def test_two_runs_at_once_are_refused_and_a_killed_one_lets_go(tmp_path):
     holder.join()
     with artifact.only_one("x-k1", tmp_path):
         pass
+
+
+def test_a_full_disk_is_said_in_one_sentence_whoever_notices_it(tmp_path):
+    class ForeignError(Exception):
+        """As safetensors raises: no OSError, the number in the text."""
+
+    for error in (
+        OSError(errno.ENOSPC, "No space left on device"),
+        ForeignError("I/O error: No space left on device (os error 28)"),
+    ):
+        with (
+            pytest.raises(RetrofitError, match=r"the disk is full: .*x-k1 could not be written"),
+            artifact.writing(tmp_path / "x-k1"),
+        ):
+            raise error
+    assert list(tmp_path.iterdir()) == []

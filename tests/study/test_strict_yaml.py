@@ -61,3 +61,16 @@ def test_lines_lead_to_the_deepest_known_part(tmp_path):
     assert document.line(("a", "b", 0, "d")) == 4
     assert document.line(("a", "b", 0, "missing")) == 3
     assert document.line(("elsewhere",)) is None
+
+
+@pytest.mark.parametrize("number", [".inf", "-.inf", ".nan"])
+def test_numbers_are_finite(tmp_path, number):
+    with pytest.raises(SpecError, match=r"study\.yaml:3: .* is no finite number"):
+        load(tmp_path, f"a: 1\nstep:\n  - rate: {number}\n")
+
+
+def test_the_line_of_a_key_that_came_by_a_merge_is_the_one_that_merged_it(tmp_path):
+    document = load(tmp_path, "one: &step\n  rate: 1\ntwo:\n  <<: *step\n  bits: 2\n")
+    assert document.value["two"] == {"rate": 1, "bits": 2}
+    assert document.line(("two", "rate")) == 3
+    assert document.line(("two", "bits")) == 5

@@ -107,12 +107,44 @@ def test_numbers_do_not_depend_on_cores_order_or_forking(project, fresh, monkeyp
     assert fresh.numbers() == project.numbers()
 
 
-def test_one_study_does_not_empty_the_front_page(project):
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("tables/toy.md", "| small | ", "| small | 1"),
+        ("tables/toy.csv", "small", "large"),
+        ("tables/toy.json", '"label": "small"', '"label": "tiny"'),
+        ("claims.md", "reproduced", "re-produced"),
+        ("metrics.json", '"height": ', '"height": 1'),
+        ("report/index.html", "larger is higher", "larger is lower"),
+    ],
+)
+def test_verify_reads_what_is_published(project, file, old, new):
+    assert "STALE" not in project.methods("verify", "--tier", "quick")
+    project.edit(f"results/quick/{file}", old, new)
+    assert "STALE" in project.methods("verify", "--tier", "quick", ok=False)
+
+
+def test_an_edited_measurement_goes_into_no_table(project):
+    metrics = next(project.root.glob("results/runs/evaluate/toy.height-*/metrics.json"))
+    metrics.write_text(metrics.read_text().replace("1", "2"))
+    (project.root / "results/quick/tables/toy.md").unlink()
+    output = project.snakemake(ok=False)
+    assert f"{metrics.relative_to(project.root)} is not what toy.height-" in output
+    assert "delete" in output
+
+
+def test_a_study_elsewhere_is_called_by_its_file_and_stays_on_the_front_page(project):
     study = (project.root / "configs/studies/toy.yaml").read_text()
-    project.write("mine.yaml", study.replace("study: toy", "study: mine").replace("A toy", "Mine"))
+    project.write("by-me.yaml", study.replace("study: toy", "study: mine").replace("A toy", "Mine"))
     before = project.made()
-    project.snakemake("--config", "study=mine.yaml")
+    project.snakemake("--config", "study=by-me.yaml")
     assert project.changed(before) == []  # the same runs under another name
+    explained = project.methods("explain", "by-me.yaml", "small", "height", "--tier", "quick")
+    assert explained.startswith("mine (quick): small, height")
+    assert "study=by-me.yaml" in (project.root / "results/quick/tables/mine.md").read_text()
+    assert "STALE" not in project.methods("verify", "by-me.yaml", "--tier", "quick")
+    project.edit("configs/studies/toy.yaml", "title: A toy", "title: Another toy")
+    project.snakemake()
     claims = (project.root / "results/quick/claims.md").read_text()
-    assert "A toy" in claims
+    assert "Another toy" in claims
     assert "Mine" in claims
