@@ -83,11 +83,10 @@ def place(
 
 
 def _text_box(text, renderer) -> tuple[float, float, float, float]:
-    """The text without its leading line."""
-    line, text.arrow_patch = text.arrow_patch, None
-    box = text.get_window_extent(renderer).extents
-    text.arrow_patch = line
-    return tuple(box)
+    """The text without its leading line, where the annotation has put it."""
+    from matplotlib.text import Text
+
+    return tuple(Text.get_window_extent(text, renderer).extents)
 
 
 def _overlap(a: Sequence[float], b: Sequence[float]) -> float:

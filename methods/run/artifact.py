@@ -33,7 +33,9 @@ def writing(directory: Path) -> Iterator[Path]:
     """
     directory.parent.mkdir(parents=True, exist_ok=True)
     aside = directory.parent / f".aside-{directory.name}-{os.getpid()}"
-    shutil.rmtree(aside, ignore_errors=True)
+    # What a killed process of this run left behind; its lock was free, so it is gone.
+    for left in directory.parent.glob(f".aside-{directory.name}-*"):
+        shutil.rmtree(left, ignore_errors=True)
     try:
         aside.mkdir()
         yield aside

@@ -231,7 +231,14 @@ def _sentence(problem: dict, document: strict_yaml.Document, prefix: tuple) -> s
             message = f"a step must name its {context['discriminator']}"
         case "literal_error":
             expected = [word.strip(" '") for word in re.split(r",| or ", context["expected"])]
-            message = f"{problem['input']!r} is not allowed; {choices(problem['input'], expected)}"
+            if isinstance(problem["input"], str) and problem["input"] in expected:
+                message = (
+                    f"expected a number, found the text '{problem['input']}'; leave out the quotes"
+                )
+            else:
+                message = (
+                    f"{problem['input']!r} is not allowed; {choices(problem['input'], expected)}"
+                )
         case "bool_type":
             message = f"expected true or false, found {problem['input']!r}"
             if str(problem["input"]).lower() in {"yes", "no", "on", "off"}:

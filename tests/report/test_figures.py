@@ -130,3 +130,15 @@ def test_no_torch_and_no_eager_matplotlib():
     code = "import sys, methods.report.command; print('torch' in sys.modules, 'matplotlib' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.split() == ["False", "False"]
+
+
+def test_crowded_labels_keep_apart_with_lines_to_their_points(workbench):
+    for index in range(12):
+        workbench.measured(
+            f"variant-{index}", {"ppl": [10 + index / 50], "size": [1 + index / 100]}
+        )
+    workbench.measured("far", {"ppl": [40.0], "size": [3.0]})
+    workbench.study["figures"] = {"it": {"title": "t", "kind": "scatter", "x": "size", "y": "ppl"}}
+    figures = draw(workbench.cells(), workbench.results)
+    text = (workbench.results / figures["it"]["file"]).read_text()
+    assert all(f"variant-{index}" in text for index in range(12))
