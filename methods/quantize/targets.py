@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from methods.models.blocks import block_linears, decoder_blocks
@@ -21,7 +22,8 @@ def targets(base: LanguageModel | None, params: GridParams) -> list[tuple[str, n
     """`[(name, decoder block)]` of a model that can be quantised; every layer is looked at first.
 
     Embeddings and the output head stay as they are. Raises RetrofitError: no base, quantised
-    already, no linear layer in a block, group size that does not divide a layer.
+    already, no linear layer in a block, group size that does not divide a layer, weights that are
+    not finite.
     """
     if base is None:
         raise RetrofitError(f"{params.method} needs a base model: give the study a `base:`")
@@ -42,6 +44,12 @@ def targets(base: LanguageModel | None, params: GridParams) -> list[tuple[str, n
             "so nothing would be quantised"
         )
     check_group_size(widths, params.group_size)
+    for name, block in blocks:
+        for layer, linear in block_linears(block).items():
+            if not torch.isfinite(linear.weight).all():
+                raise RetrofitError(
+                    f"{params.method}: the weight of {name}.{layer} is not finite (NaN or infinity)"
+                )
     return blocks
 
 

@@ -57,3 +57,11 @@ def test_no_quantised_layer_is_an_error():
         block.self_attn = block.mlp = torch.nn.Identity()
     with pytest.raises(RetrofitError, match="no linear layer"):
         apply(base, {}, RTN(group_size=16), Context())
+
+
+def test_weights_that_are_not_finite_are_named():
+    base = tiny_base()
+    base.model.model.layers[1].mlp.up_proj.weight.data[2, 3] = float("nan")
+    message = r"rtn: the weight of model.layers.1.mlp.up_proj is not finite"
+    with pytest.raises(RetrofitError, match=message):
+        apply(base, {}, RTN(bits=3, group_size=16), Context())

@@ -148,3 +148,19 @@ def test_a_study_elsewhere_is_called_by_its_file_and_stays_on_the_front_page(pro
     claims = (project.root / "results/quick/claims.md").read_text()
     assert "Another toy" in claims
     assert "Mine" in claims
+
+
+def test_rekey_keeps_runs_whose_numbers_stayed_and_no_others(project):
+    project.snakemake("--config", "tier=full")
+    table = project.root / "results" / "quick" / "tables" / "toy.json"
+    project.write("results/expected/toy.quick.json", table.read_text())
+    project.edit("methods/toy/constant.py", "STEP = 3", "STEP = 2 + 1")
+    assert "only code moved" in project.methods("verify", ok=False)
+    project.snakemake()
+    assert "workflows/rekeyed.json: review and commit it" in project.methods("rekey")
+    assert "STALE" not in project.methods("verify")
+    assert "apply" not in jobs(project.snakemake("-n", "--config", "tier=full"))
+    project.edit("methods/toy/constant.py", "STEP = 2 + 1", "STEP = 4")
+    project.snakemake()
+    assert "the quick numbers of toy moved" in project.methods("rekey", ok=False)
+    assert "STALE" in project.methods("verify", ok=False)
