@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,7 @@ def _work(
         return payload, getattr(payload, "metrics", None) or {}
     entry = find("method" if spec["kind"] == "method" else "measure", _own_name(spec))
     params = entry.params.model_validate(spec["spec"]["params"])
+    _say_if_slow(params, context)
     _right_bytes(spec, data)
     loaded = {
         role: [_load_data(ref, data) for ref in refs] for role, refs in spec["spec"]["data"].items()
@@ -118,6 +120,23 @@ def load_upstream(path: str, results: Path) -> Any:
 def _own_name(spec: dict) -> str:
     params = spec["spec"]["params"]
     return params["method"] if spec["kind"] == "method" else params["measure"]
+
+
+def _say_if_slow(params: Any, context: Context) -> None:
+    """bfloat16 on a processor without its instructions is emulated, some twenty times slower than float32."""
+    if context.device != "cpu":
+        return
+    for field in ("dtype", "compute_dtype"):
+        if getattr(params, field, None) == "bfloat16":
+            import torch
+
+            if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+                print(
+                    f"{context.label}: this processor has no bfloat16 arithmetic, so this takes many times as long; "
+                    f"the study can say {field}: float32",
+                    file=sys.stderr,
+                    flush=True,
+                )
 
 
 def _right_bytes(spec: dict, root: Path) -> None:
@@ -159,11 +178,8 @@ def _context(spec: dict, device: str, checkpoint: Path) -> Context:
 
 
 def _pin_threads(threads: int, kind: str) -> None:
-    if kind in ("base", "method", "evaluate"):
-        import sys
-
-        if "torch" in sys.modules:
-            sys.modules["torch"].set_num_threads(threads)
+    if kind in ("base", "method", "evaluate") and "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
 
 
 def _code_files(spec: dict) -> dict[str, str]:
