@@ -50,7 +50,9 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--windows", type=int, default=16)
     parser.add_argument(
-        "--params", default="{}", help="JSON, our AWQ's parameters: '{\"duo\": true}'"
+        "--params",
+        default="{}",
+        help='JSON, parameters of ours by method: \'{"gptq": {"range": "output"}}\'',
     )
     parser.add_argument("--json", type=Path, help="write the figures here as well")
     parser.add_argument("--worker", choices=("ours", "peer"), help=argparse.SUPPRESS)
@@ -105,7 +107,7 @@ def ours(job: dict) -> dict:
     steps = []
     for index, name in enumerate(names):
         last = index == len(names) - 1
-        extra = job["params"] if name == "awq" else {}
+        extra = job["params"].get(name, {})
         entry = find("method", name)
         params = entry.params(**grid, **extra, **({} if last else {"quantize": False}))
         steps.append((entry.load(), params))

@@ -127,7 +127,9 @@ def _verdict(comparisons: tuple[Comparison, ...]) -> tuple[str, str]:
     contrary = states.count("against") + states.count("points against it")
     unproven = pointing + states.count("points against it")
     if holding == total:
-        return REPRODUCED, {1: "holds", 2: "both comparisons hold"}.get(total, f"all {total} comparisons hold")
+        return REPRODUCED, {1: "holds", 2: "both comparisons hold"}.get(
+            total, f"all {total} comparisons hold"
+        )
     parts = []
     if total > 1 or holding:
         parts.append(f"{holding} of {total} comparisons hold")
