@@ -1,7 +1,7 @@
 """Our RTN, AWQ and GPTQ beside llm-compressor's: CPU seconds and perplexity on the same tokens.
 
-    python benchmarks/llm_compressor.py --make-peer /tmp/peer          # once; its own environment
-    python benchmarks/llm_compressor.py --peer-python /tmp/peer/bin/python
+    python benchmarks/llm_compressor.py --make-peer build/peer        # once; its own environment
+    python benchmarks/llm_compressor.py --peer-python build/peer/bin/python
     python benchmarks/llm_compressor.py --peer-python … --bits 3 --methods rtn awq
 
 Both sides get the same model (float32 here; bfloat16 there, as its examples do), the same calibration
