@@ -302,8 +302,8 @@ def test_quantized_inputs_change_later_blocks_only():
 
 def test_not_a_number_names_the_module():
     base = tiny_base()
-    base.model.model.layers[1].mlp.up_proj.weight.data[0, 0] = float("nan")
-    with pytest.raises(RetrofitError, match=r"input of model\.layers\.1\.mlp\.down_proj"):
+    base.model.model.layers[1].post_attention_layernorm.weight.data[0] = float("nan")
+    with pytest.raises(RetrofitError, match=r"input of model\.layers\.1\.mlp\.gate_proj"):
         awq.apply(base, calibration(), AWQ(group_size=16), Context())
 
 

@@ -157,8 +157,8 @@ def test_dead_inputs_are_survived():
 
 def test_not_a_number_names_the_layer():
     base = tiny_base()
-    base.model.model.layers[1].mlp.up_proj.weight.data[0, 0] = float("nan")
-    with pytest.raises(RetrofitError, match=r"input of model\.layers\.1\.mlp\.down_proj"):
+    base.model.model.layers[1].post_attention_layernorm.weight.data[0] = float("nan")
+    with pytest.raises(RetrofitError, match=r"input of model\.layers\.1\.mlp\.gate_proj"):
         gptq.apply(base, calibration(), GPTQ(group_size=16), Context())
 
 
