@@ -83,7 +83,6 @@ class LargeBatch(MethodParams):
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="Of the forward pass; statistics and weights stay float32."
     )
-    gpus: Literal[0, 1] = Field(0, description="1: the job waits for a GPU and runs there.")
 
     @model_validator(mode="after")
     def _consistent(self) -> LargeBatch:

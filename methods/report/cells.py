@@ -162,12 +162,19 @@ class Cells:
         tier = self.plan.study.tiers.get(self.plan.tier)
         if tier and not (tier.only == tier.settings == ["*"]):
             return False
-        kind, slash, _ = name.partition("/")
-        if slash and self.plan.left_out and any(m.startswith(f"{kind}/") for m in self.metrics):
+        kind, _, facet = name.partition("/")
+        of_its_kind = any(metric.startswith(f"{kind}/") for metric in self.metrics)
+        if of_its_kind and (self.plan.left_out or facet in self._data_of_any_tier()):
             return False
         raise RetrofitError(
             f"{self.plan.path}: {where}: no run measured '{name}'; {choices(name, self.metrics)}"
         )
+
+    def _data_of_any_tier(self) -> set[str]:
+        """Every `<data set>.<split>` that the study reads in some tier or setting."""
+        study = self.plan.study
+        parts = [study, *study.tiers.values(), *study.settings.values()]
+        return {ref.set for part in parts for refs in part.data.values() for ref in refs}
 
     def history(self, cell: CellResult, seed: int) -> list[dict[str, Any]]:
         """Rows of `history.jsonl` of the run that a variant leaves, for one seed."""

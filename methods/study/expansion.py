@@ -263,8 +263,10 @@ class _Expander:
         previous = upstream.get("model") or upstream.get("base")
         slug = f"{previous.slug}.{name}" if previous and previous.kind != "base" else name
         values = params.model_dump(mode="json")
-        threads = values.pop("threads")
-        spec = {"params": {**values, "threads": threads}, "data": refs}
+        if not values["gpus"]:
+            del values["gpus"]  # only where one is asked for it is part of what the run is
+        threads = values["threads"]
+        spec = {"params": values, "data": refs}
         module = entry.implementation.split(":")[0]
         seed_used = seed if params.stochastic else None
         return self._shared(

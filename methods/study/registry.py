@@ -36,6 +36,10 @@ class StepParams(SpecModel):
         1, ge=1, description="CPU threads of the job; part of the key, because sums depend on it."
     )
 
+    gpus: Literal[0, 1] = Field(
+        0, description="1: the job waits for a GPU and runs there; part of the key, as threads are."
+    )
+
     def check_base(self, config: dict) -> None:
         """Refuse, before any job starts, a base model (its `config.json`) that cannot work."""
 

@@ -16,6 +16,7 @@ from methods.data.builders import (
     digit_json,
     digits_csv,
     idx,
+    lines,
     ordinal_table,
     prediabetes,
     wikipedia,
@@ -327,3 +328,20 @@ def test_every_builder_declares_what_it_needs():
         options = builders.find(name).Options
         assert options.needs, name
         assert callable(builders.find(name).build), name
+
+
+def test_lines_are_the_text_that_the_papers_measure():
+    """As the hub has WikiText: line breaks kept, blank lines empty; the codes join by blank lines."""
+    body = b" \n = Title = \n \n A sentence \xe2\x80\xa8 of it . \n"
+    options = lines.Options(name="lines", of={"test": "wiki.test.raw"})
+    (text,) = lines.build({"wiki.test.raw": body}, options).values()
+    assert text.documents == ["", " = Title = \n", "", " A sentence \u2028 of it . \n"]
+    assert "\n\n".join(text.documents) == "\n\n = Title = \n\n\n\n\n A sentence \u2028 of it . \n"
+
+
+def test_lines_of_json_give_their_field():
+    body = b'{"text": "one\\ntwo", "meta": {}}\n\n{"text": "three"}\n'
+    options = lines.Options(name="lines", of={"train": "val.jsonl"}, field="text")
+    assert lines.build({"val.jsonl": body}, options)["train"].documents == ["one\ntwo", "three"]
+    with pytest.raises(KeyError):
+        lines.build({"val.jsonl": b'{"txt": "one"}'}, options)

@@ -156,3 +156,16 @@ def test_mistakes_name_the_place_and_what_is_allowed(tmp_path, old, new, message
         )
     assert message in str(error.value)
     assert "toy.yaml" in str(error.value)
+
+
+def test_a_gpu_is_part_of_the_key_only_where_one_is_asked_for(tmp_path):
+    def runs(text):
+        path = tmp_path / "toy.yaml"
+        path.write_text(text)
+        return {run.slug: run for run in plan(path, "full").runs().values() if run.kind == "method"}
+
+    cpu, none = runs(STUDY)["begin"], runs(STUDY.replace("size: 1}", "size: 1, gpus: 0}"))["begin"]
+    gpu = runs(STUDY.replace("size: 1}", "size: 1, gpus: 1}"))["begin"]
+    assert cpu.key == none.key != gpu.key
+    assert "gpus" not in cpu.spec["params"]
+    assert gpu.spec["params"]["gpus"] == 1
