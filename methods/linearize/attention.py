@@ -17,7 +17,7 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 from methods.linearize import features, gates, recurrence
 from methods.linearize.cache import WindowAndState
 from methods.linearize.configuration import FULL, LinearizedConfig
-from methods.linearize.window import NEVER, Keys, Scored, first_keys, window_scores
+from methods.linearize.window import NEVER, Keys, first_keys, window_attention, window_mass
 from methods.study.errors import RetrofitError
 
 
@@ -133,34 +133,24 @@ class Full(LinearizedAttention):
         )
 
 
-def _window(
-    layer: LinearizedAttention,
-    heads: Heads,
-    span: Span,
-    past: WindowAndState | None,
-    sinks: int = 0,
-) -> Scored:
-    """Window attention of one pass. The new keys are not yet in the ring, but count as sinks."""
-    window = layer.config.window
-    new = Keys(heads.turned_k, heads.v, span.valid, span.document)
-    if past is None or not past.seen:
-        first = first_keys(new, sinks) if sinks else None
-        return window_scores(heads.turned_q, None, new, window, layer.scale, first)
-    behind = past.past(window - 1)
+def _behind(past: WindowAndState | None, new: Keys, window: int) -> Keys | None:
+    """The keys before the new ones, where there are any; both then say which are valid, or neither."""
+    behind = None if past is None else past.past(window - 1)
     if behind is not None and (behind.valid is None) != (new.valid is None):
-        ones = [k for k in (behind, new) if k.valid is None]
-        for keys in ones:
-            keys.valid = torch.ones(
-                keys.k.shape[0], keys.k.shape[2], dtype=torch.bool, device=keys.k.device
-            )
-    first = past.sinks(0 if behind is None else behind.k.shape[2]) if sinks else None
-    return window_scores(heads.turned_q, behind, new, window, layer.scale, first)
+        for keys in (behind, new):
+            if keys.valid is None:
+                shape = keys.k.shape[0], keys.k.shape[2]
+                keys.valid = torch.ones(shape, dtype=torch.bool, device=keys.k.device)
+    return behind
 
 
 def _one_token(
     layer: LinearizedAttention, heads: Heads, ring: WindowAndState, sinks: int = 0
-) -> Scored:
-    """Window attention of one token whose key is in the ring already: no copy, no order."""
+) -> tuple[Tensor, Tensor]:
+    """Window attention of one token whose key is in the ring already: no copy, no order.
+
+    The attention `[B, H, 1, d]` float32, and the sum of its weights relative to the largest.
+    """
     seen = min(ring.seen, ring.window)
     q = heads.turned_q.view(-1, layer.kv_heads, layer.groups, layer.head_dim)
     k, v = ring.keys[:, :, :seen], ring.values[:, :, :seen]
@@ -173,10 +163,10 @@ def _one_token(
         hidden = (inside | (ring.sink_index < 0))[:, None, None, :]
         scores = torch.cat([scores, far.masked_fill(hidden, NEVER)], -1)
         v = torch.cat([v, ring.sink_values], 2)
-    peak = scores.amax(-1, keepdim=True)
-    weights = (scores - peak).exp()
-    parts = (weights.to(v.dtype) @ v).float(), weights.sum(-1, keepdim=True), peak
-    return Scored(*(part.flatten(1, 2).unsqueeze(2) for part in parts))
+    weights = (scores - scores.amax(-1, keepdim=True)).exp()
+    mass = weights.sum(-1, keepdim=True)
+    out = ((weights / mass).to(v.dtype) @ v).float()
+    return tuple(part.flatten(1, 2).unsqueeze(2) for part in (out, mass))
 
 
 class Liger(LinearizedAttention):
@@ -205,7 +195,9 @@ class Liger(LinearizedAttention):
     def forward(self, hidden_states: Tensor, *args: object, **kwargs: object):
         """As in the base class; a gate of its own projection reads the hidden states."""
         if hasattr(self, "gate_proj"):
-            logits = self.gate_proj(hidden_states).unflatten(-1, (-1, self.head_dim))
+            weight = self.gate_proj.weight
+            logits = torch.nn.functional.linear(hidden_states.to(weight.dtype), weight)
+            logits = logits.unflatten(-1, (-1, self.head_dim))
             self._own_logits = logits.transpose(1, 2)
         return super().forward(hidden_states, *args, **kwargs)
 
@@ -222,23 +214,32 @@ class Liger(LinearizedAttention):
         if config.beta:
             if one:
                 past.append(new, config.window)
-                scored = _one_token(self, heads, past, config.sinks)
+                near, _ = _one_token(self, heads, past, config.sinks)
             else:
-                scored = _window(self, heads, span, past, config.sinks)
-            near = scored.attention
+                near = self.near(heads, span, past)
             near = near if config.beta == 1 else config.beta * near
             mixed = near if mixed is None else mixed + near
         if past is not None and not (one and config.beta):
             past.append(new, config.window)
         return mixed
 
+    def near(self, heads: Heads, span: Span, past: WindowAndState | None) -> Tensor:
+        """Window attention of one pass. The new keys are not yet in the ring, but count as sinks."""
+        window, count = self.config.window, self.config.sinks
+        new = Keys(heads.turned_k, heads.v, span.valid, span.document)
+        behind, first = _behind(past, new, window), None
+        if count and (past is None or not past.seen):
+            first = first_keys(new, count)
+        elif count:
+            first = past.sinks(0 if behind is None else behind.k.shape[2])
+        return window_attention(heads.turned_q, behind, new, window, self.scale, first)
+
     def gate_logits(self, heads: Heads) -> Tensor:
-        """`[B, H, T, d]` (or d the pooled size): the pooled projection that the gates are made of."""
+        """The pooled projection that the gates are made of: `[B, Hkv, T, d]`, or H heads and the
+        pooled width.
+        """
         source = {"k": heads.k, "q": heads.q, "v": heads.v}.get(self.config.gate_source)
-        if source is None:
-            source = self._own_logits
-        pooled = gates.pool(source, self.pool_size)
-        return pooled if pooled.shape[1] == self.heads else self.spread(pooled)
+        return gates.pool(self._own_logits if source is None else source, self.pool_size)
 
     def recurrence(self, heads: Heads, span: Span, past: WindowAndState | None) -> Tensor:
         """The gated recurrence's outputs `[B, H, T, d]`, float32."""
@@ -246,7 +247,12 @@ class Liger(LinearizedAttention):
         gate = gates.log_gates(
             config.gate, self.gate_logits(heads), config.gate_normalizer, config.gate_lower_bound
         )
-        q, k, v = heads.q, self.spread(heads.k), self.spread(heads.v)
+        q, k, v = heads.q, heads.k, heads.v
+        # Keys are shared by the query heads of a group unless something of each head's own is in them.
+        if config.feature_map == "hedgehog" or config.gate_source == "q":
+            k, v = self.spread(k), self.spread(v)
+            if gate is not None and gate.shape[1] < self.heads:
+                gate = self.spread(gate)
         if config.feature_map == "hedgehog":
             q, k = features.hedgehog(q, self.feature_q), features.hedgehog(k, self.feature_k)
         else:
@@ -337,9 +343,11 @@ class Lolcats(LinearizedAttention):
         leaving = self._leaving(new, past)
         if one:
             past.append(new, window)
-            near = _one_token(self, heads, past)
+            near, mass = _one_token(self, heads, past)
         else:
-            near = _window(self, heads, span, past)
+            keys = Keys(heads.turned_k, heads.v, span.valid)
+            behind = _behind(past, keys, window)
+            near, mass = window_mass(heads.turned_q, behind, keys, window, self.scale)
             if past is not None:
                 past.append(new, window)
         k = features.hedgehog(self.spread(leaving.k), self.feature_k)
@@ -349,8 +357,8 @@ class Lolcats(LinearizedAttention):
         v = torch.cat([v, v.new_ones(*v.shape[:3], 1)], -1)
         far = _run(features.hedgehog(heads.turned_q, self.feature_q), k, v, None, past)
         factor = self.window_factor.float().sigmoid().view(1, -1, 1, 1)
-        weighted = factor * near.weighted + far[..., :-1]
-        return weighted / (factor * near.mass + far[..., -1:])
+        mass = factor * mass
+        return (mass * near + far[..., :-1]) / (mass + far[..., -1:])
 
     def _leaving(self, new: Keys, past: WindowAndState | None) -> Keys:
         """For each new token the key that leaves its window: `window` tokens earlier, or none yet."""

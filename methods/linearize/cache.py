@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
+from methods.linearize.configuration import LINEAR
 from methods.linearize.window import Keys, Sinks
 from methods.study.errors import RetrofitError
-
-LAYER_TYPE = "window_and_state"
 
 
 class WindowAndState(CacheLayerMixin):
@@ -26,7 +25,7 @@ class WindowAndState(CacheLayerMixin):
     tokens of every sequence, with their position on the axis of `seen`.
     """
 
-    _layer_type = LAYER_TYPE
+    _layer_type = LINEAR
     is_sliding = True
 
     def __init__(self, **_: object):

@@ -6,6 +6,7 @@ from typing import Any
 
 from transformers import AutoConfig, LlamaConfig
 
+from methods.linearize.bases import LINEARIZED
 from methods.linearize.gates import structure
 from methods.study.errors import RetrofitError, choices
 
@@ -13,8 +14,9 @@ MECHANISMS = ("liger", "lolcats", "supra")
 SOURCES = ("k", "q", "v", "projection")
 FEATURE_MAPS = ("structure", "hedgehog")
 FULL = "full_attention"
-LINEAR = "window_and_state"
-"""Names of layer types; the second is `methods.linearize.cache.LAYER_TYPE`."""
+LINEAR = "window_attention"
+"""Layer types. transformers refuses names that it does not know; this one it knows but gives no cache
+to, so that `methods.linearize.cache` can."""
 
 
 class LinearizedConfig(LlamaConfig):
@@ -26,7 +28,7 @@ class LinearizedConfig(LlamaConfig):
     the projections (Qwen2 has the first). linearized_from: `model_type` of the base.
     """
 
-    model_type = "linearized_llama"
+    model_type = LINEARIZED
 
     mechanism: str = "liger"
     gate: str = "gla"
@@ -65,9 +67,6 @@ class LinearizedConfig(LlamaConfig):
             for index in range(self.num_hidden_layers)
         ]
         super().__post_init__(**kwargs)
-
-    def validate_layer_type(self) -> None:
-        """The layer types are made above and are not those that transformers knows."""
 
 
 def check_attention(

@@ -11,11 +11,12 @@ hands 64 to a kernel for which that means 64 keys besides the query: `window=65`
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import pad, scaled_dot_product_attention
 
 NEVER = -1.0e30
 """The score of a key that is not seen; finite, so that a row without any key is no NaN."""
@@ -58,150 +59,125 @@ def first_keys(keys: Keys, count: int) -> Sinks:
     match = rank[:, None, :] == torch.arange(count, device=device)[None, :, None]
     index = match.int().argmax(-1)  # [B, count]
     at = index[:, None, :, None]
-    k, v = (
-        t.gather(2, at.expand(-1, t.shape[1], -1, t.shape[3])) for t in (keys.k, keys.v)
-    )
+    k, v = (t.gather(2, at.expand(-1, t.shape[1], -1, t.shape[3])) for t in (keys.k, keys.v))
     return Sinks(Keys(k, v, match.any(-1)), index)
 
 
 @dataclass
-class Scored:
-    """What a softmax over the window needs: unnormalised, so that other terms can join it.
+class Band:
+    """Blocks of queries, each with the keys that it may see.
 
-    weighted: sum over keys of exp(score - peak) v, `[B, H, T, d]`. mass: sum of exp(score - peak).
-    peak: the row's largest score. mass and peak are `[B, H, T, 1]`. All float32.
+    q: `[B * N, Hkv, G * C, d]`; k, v: `[B * N, Hkv, R, d]`; mask: float, 0 or NEVER, `[·, 1, G * C, R]`
+    in the dtype of q. restore: from `[B * N, Hkv, G * C, ·]` to `[B, H, T, ·]`.
     """
 
-    weighted: Tensor
-    mass: Tensor
-    peak: Tensor
-
-    @property
-    def attention(self) -> Tensor:
-        """The softmax attention output `[B, H, T, d]`."""
-        return self.weighted / self.mass
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    mask: Tensor
+    restore: Callable[[Tensor], Tensor]
 
 
-def window_scores(
+def window_attention(
     q: Tensor,
     past: Keys | None,
     new: Keys,
     window: int,
     scale: float,
     sinks: Sinks | None = None,
-) -> Scored:
-    """Sums of the window softmax for T new queries.
+) -> Tensor:
+    """Softmax attention of T new queries over their windows: `[B, H, T, d]` in the queries' dtype.
 
     q: `[B, H, T, d]`, H a multiple of Hkv. past: the last keys before the new ones, at most `window`
     of them (fewer at the start); new: keys of the same T tokens.
     """
-    batch, heads, length, width = q.shape
+    band = _band(q, past, new, window, sinks)
+    out = scaled_dot_product_attention(band.q, band.k, band.v, band.mask, scale=scale)
+    return band.restore(out)
+
+
+def window_mass(
+    q: Tensor, past: Keys | None, new: Keys, window: int, scale: float
+) -> tuple[Tensor, Tensor]:
+    """The attention as above in float32, and sum over keys of exp(score - the largest score of the
+    row), `[B, H, T, 1]`: what is needed to join other terms in one normalisation.
+    """
+    band = _band(q, past, new, window, None)
+    scores = (band.q @ band.k.mT).float() * scale + band.mask.float()
+    mass = (scores.logsumexp(-1, keepdim=True) - scores.detach().amax(-1, keepdim=True)).exp()
+    out = (scores.softmax(-1).to(band.v.dtype) @ band.v).float()
+    return band.restore(out), band.restore(mass)
+
+
+def _band(q: Tensor, past: Keys | None, new: Keys, window: int, sinks: Sinks | None) -> Band:
+    batch, heads, length = q.shape[:3]
     kv = new.k.shape[1]
+    groups = heads // kv
     behind = 0 if past is None else past.k.shape[2]
-    size = window if length > 1 else 1
-    front = max(size, window - 1) if length > 1 else behind
+    size = min(window, length)
+    front = max(behind, window - 1)
     blocks = -(-length // size)
     tail = blocks * size - length
     reach = front + size
 
-    def lay(name: str, fill: float | bool | int) -> Tensor | None:
-        """[padding, past, new, padding] along the tokens."""
-        of_new = getattr(new, name)
-        of_past = None if past is None else getattr(past, name)
-        if of_new is None and of_past is None:
+    def lay(name: str, fill: bool | int) -> Tensor | None:
+        """[padding, past, new, padding] along the tokens, `[B, …, tokens, …]`."""
+        parts = [getattr(keys, name) for keys in (past, new) if keys is not None]
+        if parts[-1] is None:
             return None
-        tokens = -1 if of_new is not None and of_new.dim() == 2 else -2
-        whole = of_new if of_past is None else torch.cat([of_past, of_new], tokens)
-        if tokens == -1:
-            return pad(whole, (front - behind, tail), value=fill)
-        return pad(whole, (0, 0, front - behind, tail), value=fill)
+        axis = 1 if parts[-1].dim() == 2 else 2
+        whole = parts[0] if len(parts) == 1 else torch.cat(parts, axis)
+        edges = (front - behind, tail)
+        return pad(whole, edges if axis == 1 else (0, 0, *edges), value=fill)
 
-    def banded(laid: Tensor, tokens: int) -> Tensor:
-        """Overlapping stretches of `reach` tokens, one for each block of queries."""
-        return laid.unfold(tokens, reach, size)
+    def blocked(laid: Tensor) -> Tensor:
+        """Overlapping stretches of `reach` tokens, one for each block: `[B * N, Hkv, reach, d]`."""
+        return laid.unfold(2, reach, size).permute(0, 2, 1, 4, 3).flatten(0, 1)
 
-    k = banded(lay("k", 0.0), 2)  # [B, Hkv, N, d, reach]
-    v = banded(lay("v", 0.0), 2)
-    groups = heads // kv
+    def restore(out: Tensor) -> Tensor:
+        out = out.unflatten(0, (batch, blocks)).unflatten(3, (groups, size))
+        return out.permute(0, 2, 3, 1, 4, 5).flatten(3, 4).flatten(1, 2)[:, :, :length]
+
+    k, v = blocked(lay("k", 0)), blocked(lay("v", 0))
     qb = pad(q, (0, 0, 0, tail)).unflatten(1, (kv, groups)).unflatten(3, (blocks, size))
-    qb = qb.transpose(2, 3).flatten(3, 4)  # [B, Hkv, N, groups * size, d]
-    scores = (qb @ k).float() * scale
-    seen = _visible(past, new, lay, banded, front, behind, blocks, size, reach, window, q.device)
-    seen = seen.unsqueeze(3).expand(-1, -1, -1, groups, -1, -1).flatten(3, 4)
-    scores = scores.masked_fill(~seen, NEVER)
-    values = v.mT
-    if sinks is None:
-        return _gather(scores, values, heads, length)
-    return _with_sinks(scores, values, qb, sinks, window, scale, behind, size, groups, heads, length)
+    qb = qb.permute(0, 3, 1, 2, 4, 5).flatten(3, 4).flatten(0, 1)
+    seen = _seen(lay, front, behind, blocks, size, reach, window, q.device)
+    if sinks is not None:
+        query = behind + torch.arange(blocks * size, device=q.device).view(1, blocks, size, 1)
+        # A sink inside of the window is an ordinary key there, and must not count twice.
+        apart = (sinks.index[:, None, None] <= query - window) & sinks.keys.valid[:, None, None]
+        seen = torch.cat([seen.expand(batch, -1, -1, -1), apart], -1)
+        more = (t.repeat_interleave(blocks, 0) for t in (sinks.keys.k, sinks.keys.v))
+        k, v = (torch.cat([own, other], 2) for own, other in zip((k, v), more, strict=True))
+    # Masks of all blocks, or of every sequence's, repeated for the heads of a group.
+    seen = (
+        seen.expand(batch, -1, -1, -1).flatten(0, 1)[:, None, None].expand(-1, -1, groups, -1, -1)
+    )
+    mask = torch.zeros(1, dtype=q.dtype, device=q.device).masked_fill(~seen.flatten(2, 3), NEVER)
+    return Band(qb, k, v, mask, restore)
 
 
-def _visible(
-    past, new, lay, banded, front, behind, blocks, size, reach, window, device
+def _seen(
+    lay: Callable[[str, bool | int], Tensor | None],
+    front: int,
+    behind: int,
+    blocks: int,
+    size: int,
+    reach: int,
+    window: int,
+    device: torch.device,
 ) -> Tensor:
-    """bool `[B or 1, 1, N, size, reach]`: which keys each query of each block sees."""
+    """bool `[B or 1, N, size, reach]`: which keys each query of each block sees."""
     row = torch.arange(size, device=device)[:, None] + front
     column = torch.arange(reach, device=device)[None, :]
-    band = (column <= row) & (column > row - window)
-    seen = band.expand(1, 1, blocks, size, reach)
-    if front > behind:  # the padding before the first key
-        start = torch.arange(blocks, device=device)[:, None] * size
-        there = start + column >= front - behind
-        seen = seen & there[None, None, :, None, :]
-    filled = Keys(new.k, new.v, new.valid, new.document)
-    if past is not None and (past.valid is None) != (new.valid is None):
-        raise ValueError("past and new keys must both say which are valid, or neither")
-    if filled.valid is not None:
-        seen = seen & banded(lay("valid", False), 1)[:, None, :, None, :]
-    if filled.document is not None:
-        theirs = banded(lay("document", -1), 1)  # [B, N, reach]
+    seen = ((column <= row) & (column > row - window))[None, None]
+    start = torch.arange(blocks, device=device)[:, None] * size
+    seen = seen & (start + column >= front - behind)[None, :, None]  # padding before the first key
+    valid, document = lay("valid", False), lay("document", -1)
+    if valid is not None:
+        seen = seen & valid.unfold(1, reach, size)[:, :, None]
+    if document is not None:
+        theirs = document.unfold(1, reach, size)  # [B, N, reach]
         own = theirs[..., front : front + size]
-        seen = seen & (own[..., :, None] == theirs[..., None, :])[:, None]
+        seen = seen & (own[..., :, None] == theirs[..., None, :])
     return seen
-
-
-def _gather(scores: Tensor, values: Tensor, heads: int, length: int) -> Scored:
-    """Back from `[B, Hkv, N, groups * size, ·]` to `[B, H, T, ·]`."""
-    peak = scores.detach().amax(-1, keepdim=True)
-    weights = (scores - peak).exp()
-    weighted = (weights.to(values.dtype) @ values).float()
-    return _restore(weighted, weights.sum(-1, keepdim=True), peak, heads, length)
-
-
-def _restore(weighted: Tensor, mass: Tensor, peak: Tensor, heads: int, length: int) -> Scored:
-    kv = weighted.shape[1]
-
-    def back(t: Tensor) -> Tensor:
-        t = t.unflatten(3, (heads // kv, -1)).transpose(2, 3)
-        return t.flatten(3, 4).flatten(1, 2)[:, :, :length]
-
-    return Scored(back(weighted), back(mass), back(peak))
-
-
-def _with_sinks(
-    scores: Tensor,
-    values: Tensor,
-    qb: Tensor,
-    sinks: Sinks,
-    window: int,
-    scale: float,
-    behind: int,
-    size: int,
-    groups: int,
-    heads: int,
-    length: int,
-) -> Scored:
-    blocks = scores.shape[2]
-    far = (qb @ sinks.keys.k.unsqueeze(2).mT).float() * scale  # [B, Hkv, N, groups * size, n]
-    query = behind + torch.arange(blocks * size, device=qb.device).view(1, blocks, size, 1)
-    # A sink inside of the window is an ordinary key there, and must not count twice.
-    apart = sinks.index[:, None, None, :] <= query - window
-    if sinks.keys.valid is not None:
-        apart = apart & sinks.keys.valid[:, None, None, :]
-    apart = apart.unsqueeze(1).unsqueeze(3).expand(-1, -1, -1, groups, -1, -1).flatten(3, 4)
-    far = far.masked_fill(~apart, NEVER)
-    peak = torch.maximum(scores.detach().amax(-1, True), far.detach().amax(-1, True))
-    near_weights, far_weights = (scores - peak).exp(), (far - peak).exp()
-    weighted = (near_weights.to(values.dtype) @ values).float()
-    weighted = weighted + (far_weights.to(values.dtype) @ sinks.keys.v.unsqueeze(2)).float()
-    mass = near_weights.sum(-1, keepdim=True) + far_weights.sum(-1, keepdim=True)
-    return _restore(weighted, mass, peak, heads, length)

@@ -66,9 +66,7 @@ def test_without_gates_it_is_linear_attention():
     v, z = head_first("gla_v"), arrays("fla_naive")
     found, state = chunked(q, k, v)
     mass = (q * k.cumsum(2)).sum(-1, keepdim=True)
-    torch.testing.assert_close(
-        found / mass, head_first("la_o_normalized"), atol=5e-5, rtol=5e-5
-    )
+    torch.testing.assert_close(found / mass, head_first("la_o_normalized"), atol=5e-5, rtol=5e-5)
     torch.testing.assert_close(state, z["la_s"], atol=5e-5, rtol=5e-5)
 
 
@@ -102,8 +100,8 @@ def test_chunks_agree_with_the_definition_in_outputs_states_and_gradients(
     for wanted, found in zip(*results, strict=True):
         assert torch.isfinite(found).all()
         error = (found - wanted).norm() / wanted.norm().clamp(min=1e-6)
-            # In a sum of hundreds a float32 keeps a gate to 1e-5 only.
-            assert error < (2e-5 if hardness < 10 else 1e-4)
+        # In a sum of hundreds a float32 keeps a gate to 1e-5 only.
+        assert error < (2e-5 if hardness < 10 else 1e-4)
 
 
 def test_steps_continue_a_prefill():
@@ -127,7 +125,7 @@ def test_a_forget_gate_cuts_the_past():
 
 def test_wrong_shapes_are_refused():
     q, k, v, gate, _ = draw(8, 8, 6, 8, 1.0)
-    with pytest.raises(RetrofitError, match="takes q and k"):
+    with pytest.raises(RetrofitError, match="takes q"):
         chunked(q[..., :4], k, v, gate)
     with pytest.raises(RetrofitError, match="log gates must be"):
         chunked(q, k, v, gate[..., :5])

@@ -1,0 +1,1 @@
+"""Networks that gain something after training: adapters and prompts."""
