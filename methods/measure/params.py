@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from methods.study.registry import MeasureParams, register
 
@@ -49,6 +49,31 @@ class Size(MeasureParams):
     scale_bits: Literal[16, 32] = Field(
         16, description="Bits of a quantisation scale once deployed (16 in the AWQ GEMM format)."
     )
+
+
+@register("methods.measure.recall:measure")
+class Recall(MeasureParams):
+    """How much of a random passage a language model repeats after `gap` other tokens."""
+
+    roles: ClassVar[tuple[str, ...]] = ("eval",)
+
+    measure: Literal["recall"] = "recall"
+    gaps: list[int] = Field(
+        [16, 128, 384], min_length=1, description="Tokens between the passage and its repetition."
+    )
+    passage: int = Field(32, ge=2, description="Tokens of the passage.")
+    cue: int = Field(8, ge=1, description="First tokens of the repetition, not asked for.")
+    items: int = Field(32, ge=1, description="Probes for each gap.")
+    batch: int = Field(8, ge=1, description="Probes in one forward pass.")
+    dtype: Dtype = "bfloat16"
+
+    @model_validator(mode="after")
+    def _something_asked(self) -> Recall:
+        if self.cue >= self.passage:
+            raise ValueError(f"cue {self.cue} leaves nothing of a passage of {self.passage}")
+        if min(self.gaps) < 1 or len(set(self.gaps)) < len(self.gaps):
+            raise ValueError(f"gaps are different positive lengths, found {self.gaps}")
+        return self
 
 
 @register("methods.measure.decode_latency:measure")

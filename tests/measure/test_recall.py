@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from methods.measure.params import Recall
+from methods.measure.recall import probes, score
+
+
+class Copies(nn.Module):
+    """Predicts what followed the last occurrence of a token within `reach` tokens."""
+
+    def __init__(self, reach: int):
+        super().__init__()
+        self.reach = reach
+
+    def forward(self, input_ids, use_cache, logits_to_keep):
+        rows, length = input_ids.shape
+        logits = torch.zeros(rows, length, 500)
+        for row in range(rows):
+            for t in range(length):
+                for s in range(t - 1, max(-1, t - self.reach), -1):
+                    if input_ids[row, s] == input_ids[row, t]:
+                        logits[row, t, input_ids[row, s + 1]] = 50.0
+                        break
+        return type("Out", (), {"logits": logits[:, -logits_to_keep:]})
+
+
+def example(gap):
+    g = torch.Generator().manual_seed(0)
+    filler = torch.randint(250, 500, (6, 64), generator=g)
+    filler[:, :6] = torch.arange(6)[None] + torch.arange(6)[:, None] * 6
+    return probes(filler, gap, 12, 4, g)
+
+
+def test_a_probe_is_a_passage_twice_around_running_text():
+    tokens = example(40)
+    assert tokens.shape == (4, 64)
+    assert torch.equal(tokens[:, :12], tokens[:, -12:])
+
+
+def test_who_can_look_far_enough_recalls_and_who_cannot_does_not():
+    tokens = example(40)
+    hits, losses = score(Copies(reach=100), tokens, 8)
+    short, worse = score(Copies(reach=20), tokens, 8)
+    assert hits.mean() > 0.6
+    assert short.mean() < 0.3
+    assert losses.mean() < worse.mean()
+
+
+@pytest.mark.parametrize("wrong", [{"cue": 32}, {"gaps": [0]}, {"gaps": [8, 8]}])
+def test_probes_that_ask_nothing_are_refused(wrong):
+    with pytest.raises(ValueError, match=r"cue 32|different positive"):
+        Recall(**wrong)
