@@ -29,8 +29,7 @@ class Copies(nn.Module):
 
 def example(gap):
     g = torch.Generator().manual_seed(0)
-    filler = torch.randint(250, 500, (6, 64), generator=g)
-    filler[:, :6] = torch.arange(6)[None] + torch.arange(6)[:, None] * 6
+    filler = torch.arange(384).view(6, 64)
     return probes(filler, gap, 12, 4, g)
 
 
