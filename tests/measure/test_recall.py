@@ -9,7 +9,7 @@ from methods.measure.recall import probes, score
 
 
 class Copies(nn.Module):
-    """Predicts what followed the last occurrence of a token within `reach` tokens."""
+    """Predicts what followed the first occurrence of a token within `reach` tokens."""
 
     def __init__(self, reach: int):
         super().__init__()
@@ -20,7 +20,7 @@ class Copies(nn.Module):
         logits = torch.zeros(rows, length, 500)
         for row in range(rows):
             for t in range(length):
-                for s in range(t - 1, max(-1, t - self.reach), -1):
+                for s in range(max(0, t - self.reach), t):
                     if input_ids[row, s] == input_ids[row, t]:
                         logits[row, t, input_ids[row, s + 1]] = 50.0
                         break
