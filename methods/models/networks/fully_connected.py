@@ -7,6 +7,14 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 
+class Flattened(nn.Sequential):
+    """Layers that take all numbers of a sample in a row."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[n, ...] to what the last layer gives."""
+        return super().forward(x.flatten(1))
+
+
 class FullyConnected(nn.Module):
     """``depth`` hidden layers of ``width``: linear, batch normalisation, ReLU; then a linear head.
 
@@ -20,9 +28,13 @@ class FullyConnected(nn.Module):
         layers: list[nn.Module] = []
         for size, next_size in pairwise(sizes):
             layers += [nn.Linear(size, next_size), nn.BatchNorm1d(next_size), nn.ReLU()]
-        self.features = nn.Sequential(*layers)
+        self.features = Flattened(*layers)
         self.head = nn.Linear(sizes[-1], classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """[n, c, h, w] or [n, inputs] to [n, classes]."""
-        return self.head(self.features(x.flatten(1)))
+        return self.head(self.features(x))
+
+    def blocks(self) -> list[tuple[str, nn.Module]]:
+        """[(name, module)] whose composition is the forward pass."""
+        return [("features", self.features), ("head", self.head)]

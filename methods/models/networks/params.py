@@ -26,5 +26,22 @@ class ResidualSizes(SpecModel):
     stem_stride: Literal[1, 2] = Field(1, description="2 halves the image in the first layer.")
 
 
-NetworkSizes = Annotated[FullyConnectedSizes | ResidualSizes, Field(discriminator="architecture")]
+class VisionTransformerSizes(SpecModel):
+    """A vision transformer without dropout; the defaults suit images of 28 or 32 pixels."""
+
+    architecture: Literal["vit"] = "vit"
+    patch: int = Field(4, ge=1, description="Side of a patch; must divide the image's.")
+    width: int = Field(96, ge=1)
+    depth: int = Field(6, ge=1, description="Blocks.")
+    heads: int = Field(3, ge=1, description="Must divide the width.")
+    ratio: float = Field(4.0, gt=0, description="Inner width of the feed-forward part / width.")
+    pool: Literal["token", "mean"] = Field(
+        "token", description="What is classified: a class token or the mean over the patches."
+    )
+
+
+NetworkSizes = Annotated[
+    FullyConnectedSizes | ResidualSizes | VisionTransformerSizes,
+    Field(discriminator="architecture"),
+]
 """One of the networks, told apart by `architecture`."""

@@ -37,6 +37,14 @@ class Block(nn.Module):
         return functional.relu(self.norm2(self.conv2(y)) + self.shortcut(x), inplace=True)
 
 
+class PooledLinear(nn.Linear):
+    """The mean over the image and a linear layer: [n, c, h, w] to [n, classes]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[n, c, h, w] to [n, classes]."""
+        return super().forward(x.mean((2, 3)))
+
+
 class Residual(nn.Module):
     """A stem, three stages of ``blocks`` blocks, the mean over the image, and a linear head.
 
@@ -58,11 +66,16 @@ class Residual(nn.Module):
                 stages.append(Block(inputs, outputs, 2 if stage and block == 0 else 1))
                 inputs = outputs
         self.stages = nn.Sequential(*stages)
-        self.head = nn.Linear(inputs, classes)
+        self.head = PooledLinear(inputs, classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
         """[n, channels, h, w] to [n, classes]."""
-        return self.head(self.stages(self.stem(x)).mean((2, 3)))
+        return self.head(self.stages(self.stem(x)))
+
+    def blocks(self) -> list[tuple[str, nn.Module]]:
+        """[(name, module)] whose composition is the forward pass."""
+        inner = [(f"stages.{i}", block) for i, block in enumerate(self.stages)]
+        return [("stem", self.stem), *inner, ("head", self.head)]
