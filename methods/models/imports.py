@@ -27,8 +27,8 @@ WANTED = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
 """Of a hub repository: weights that cannot run code, configuration, tokenizer. No code, no pickles."""
 
 
-def base(spec: Mapping[str, Any], context: Context) -> LanguageModel:
-    """The model that a study's `base` names.
+def base(spec: Mapping[str, Any], context: Context) -> Any:
+    """The model that a study's `base` names: a `LanguageModel`, or a vision `Network`.
 
     spec: `{huggingface, revision}`, `{path}`, or a declaration of `configs/models/` with its `name`.
     Raises RetrofitError: nothing there, no source reachable, damaged or pickled weights, another
@@ -38,6 +38,10 @@ def base(spec: Mapping[str, Any], context: Context) -> LanguageModel:
         model = from_hub(spec["huggingface"], spec.get("revision", "main"))
     elif "path" in spec:
         model = from_path(Path(spec["path"]))
+    elif spec.get("layout") == "network":
+        # By name: the checksum decides the weights, and language models do not hang on vision code.
+        published = importlib.import_module("methods.models.networks.published")
+        return published.from_declaration(spec, context)
     elif "layout" in spec:
         model = from_declaration(spec, context)
     else:

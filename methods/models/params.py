@@ -23,14 +23,16 @@ class ModelDeclaration(SpecModel):
     licence: str
     """Of the weights, and how their authors want to be named."""
     description: str
-    layout: Literal["gguf", "directory"]
+    layout: Literal["gguf", "directory", "network"]
     """gguf: one GGUF file (several are joined in the order of `files`), made dense.
-    directory: the files of a transformers model directory (config.json, *.safetensors, tokenizer)."""
+    directory: the files of a transformers model directory (config.json, *.safetensors, tokenizer).
+    network: one file of published PyTorch weights of a vision network that `config` describes."""
     files: dict[str, RawFile] = Field(min_length=1)
     sources: list[AnySource] = Field(min_length=1)
     """Tried in this order until one serves."""
     config: dict[str, Any] = {}
-    """What the model's config.json must say; lets a study be checked before anything is downloaded."""
+    """What the model's config.json must say; lets a study be checked before anything is downloaded.
+    layout network: what to build (architecture, arguments) and how images enter (mean, std)."""
     caveat: str | None = None
     """What a reader of a table over this model must know."""
 
@@ -52,6 +54,14 @@ class ModelDeclaration(SpecModel):
         for name in self.files:
             if Path(name).name != name or name in ("", ".", ".."):
                 raise ValueError(f"'{name}' is no plain file name")
+        if self.layout == "network":
+            if len(self.files) > 1:
+                raise ValueError("a vision network comes from one file")
+            wanted = {"architecture", "arguments", "mean", "std"} - set(self.config)
+            if wanted:
+                raise ValueError(f"config of a vision network lacks {', '.join(sorted(wanted))}")
+            if any(file.sha256 is None for file in self.files.values()):
+                raise ValueError("PyTorch weights are pickles and need a sha256 wherever they lie")
         if self.layout == "directory" and "config.json" not in self.files:
             raise ValueError("a model directory needs the file config.json")
         return self
