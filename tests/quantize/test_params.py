@@ -6,7 +6,8 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from methods.quantize.params import AWQ, GPTQ, RTN, Salient, check
+from methods.quantize.base_params import check
+from methods.quantize.params import AWQ, GPTQ, RTN, Salient
 from methods.quantize.widths import check_group_size, divisors, widths_of_config
 from methods.study.errors import RetrofitError
 from methods.study.registry import find
