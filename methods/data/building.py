@@ -47,7 +47,9 @@ def build(name: str, root: Path, refresh: bool = False) -> str:
                 )
             if expected and _pulled(directory, expected["md5"]):
                 return "pulled"
-        files = sources.obtain(name, declaration.files, declaration.sources)
+        files: dict[str, Path] = {}
+        for group in declaration.parts:
+            files |= sources.obtain(name, declaration.files, group)
         options = declaration.options
         builder = spec.builders.find(options.name)
         try:

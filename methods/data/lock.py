@@ -64,8 +64,11 @@ def unavailable(name: str, root: Path = Path("data")) -> str | None:
         return None
     from methods.data import sources
 
-    reasons = [sources.hindrance(source, declaration.files) for source in declaration.sources]
-    return None if None in reasons else f"data set {name}: {'; '.join(filter(None, reasons))}"
+    for group in declaration.parts:
+        reasons = [sources.hindrance(source, declaration.files) for source in group]
+        if None not in reasons:
+            return f"data set {name}: {'; '.join(filter(None, reasons))}"
+    return None
 
 
 def content_hash(directory: Path) -> tuple[str, int, int]:

@@ -7,6 +7,7 @@ equally well, and none is trusted more than another.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -152,7 +153,7 @@ class DataSet(SpecModel):
     files: dict[str, RawFile] = Field(min_length=1)
     """The raw files by name."""
     sources: list[AnySource] = Field(min_length=1)
-    """Tried in this order until one serves."""
+    """Tried in this order until one serves; or each with its part of the files, and all are needed."""
     builder: dict[str, Any]
     """`name` and the builder's own options."""
 
@@ -167,12 +168,33 @@ class DataSet(SpecModel):
                     )
                 if self.files[name].sha256 is None and source.kind != "path":
                     raise ValueError(f"file '{name}' comes over the network and needs a sha256")
-            if not any(need <= set(source.files) for need in self.options.needs):
-                wanted = " or ".join(str(sorted(need)) for need in self.options.needs)
-                raise ValueError(
-                    f"sources[{number}] has {sorted(source.files)}; the builder needs {wanted}"
-                )
+        enough = [self._enough(source.files) for source in self.sources]
+        together = self._enough({name for source in self.sources for name in source.files})
+        if not all(enough) and (any(enough) or not together):
+            number = enough.index(False)
+            wanted = " or ".join(str(sorted(need)) for need in self.options.needs)
+            raise ValueError(
+                f"sources[{number}] has {sorted(self.sources[number].files)}; the builder needs {wanted}"
+            )
         return self
+
+    def _enough(self, names: Iterable[str]) -> bool:
+        """Whether the builder can work with these files."""
+        return any(need <= set(names) for need in self.options.needs)
+
+    @property
+    def parts(self) -> list[list[AnySource]]:
+        """The sources, grouped so that one of each group has to serve.
+
+        One group where any source alone is enough; else, where each has its part only, those that
+        have the same files.
+        """
+        if self._enough(self.sources[0].files):
+            return [self.sources]
+        groups: dict[frozenset[str], list[AnySource]] = {}
+        for source in self.sources:
+            groups.setdefault(frozenset(source.files), []).append(source)
+        return list(groups.values())
 
     @property
     def options(self) -> BuilderOptions:
