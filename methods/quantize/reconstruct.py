@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -66,11 +67,6 @@ def optimizer_of(variables: dict[str, Variable], params: LearnedRounding) -> tor
     ]
     rates = (params.rate, params.range_learning_rate or params.rate)
     groups = [g | {"lr": r, "base": r} for g, r in zip(groups, rates, strict=True) if g["params"]]
-    if not groups:
-        raise RetrofitError(
-            f"parametrisation {params.parametrisation} has nothing to learn here: "
-            "let it learn its range or its exponent"
-        )
     kinds = {
         "adam": lambda g: torch.optim.Adam(g),
         "adamw": lambda g: torch.optim.AdamW(g),
@@ -100,6 +96,11 @@ def reconstruct(
     rows = len(features.fp)
     batch = min(params.batch, rows)
     before = evaluate(run, variables, features, params, dtype)
+    if not math.isfinite(before):
+        raise RetrofitError(
+            "learned rounding: the loss of a block rounded to nearest is not finite; "
+            "try compute_dtype: float32"
+        )
     start = {n: [p.detach().clone() for p in v.parameters()] for n, v in variables.items()}
     optimizer = optimizer_of(variables, params)
     order = torch.randperm(rows, generator=generator)

@@ -179,12 +179,15 @@ class Subject:
     ) -> dict[str, Metric]:
         """Tune all scales together; updates `packed` and the network's weights."""
         layers = self.layers()
+        shapes = {name: layers[name].weight.shape for name in packed}
+        for name in packed:  # given from outside all along: no second copy of most of the network
+            layers[name].weight.data = torch.empty(0)
         with in_dtype(self.network, self.dtype):
             tuned, (first, last) = tune_scales(
                 self.logits,
                 self.float_weights,
                 packed,
-                {name: layers[name].weight.shape for name in packed},
+                shapes,
                 self.network_inputs(),
                 params.finish,
                 getattr(torch, params.scale_dtype),
@@ -194,7 +197,7 @@ class Subject:
         packed |= tuned
         for name, weight in tuned.items():
             layer = layers[name]
-            layer.weight.data = weight.dequantize().view_as(layer.weight).to(layer.weight)
+            layer.weight.data = weight.dequantize().view(shapes[name])
         context.log.info("scales: divergence %.4g -> %.4g", first, last)
         return {
             "finish/first": Metric(first, unit="nat", higher_is_better=False),

@@ -214,6 +214,7 @@ class _Expander:
         measured = tuple(
             self._step_run("evaluate", m.measure, m, {"model": runs[-1]}, data, seed, where)
             for m in self.study.measure
+            if matches(m.measure, setting.measure)
         )
         return Cell(name, variant, seed, tuple(runs), measured)
 

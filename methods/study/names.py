@@ -30,9 +30,10 @@ def matches(name: str, patterns: list[str]) -> bool:
 def check_names(study: StudyBase, document: Document) -> None:
     """Raise SpecError, a line each, for patterns and names of variants and settings that match none of them."""
     variants, settings = list(study.variants), list(study.settings or {"default": None})
+    measures = [measure.measure for measure in study.measure]
     problems = []
     for place, kind, pattern in _references(study):
-        known = variants if kind == "variant" else settings
+        known = {"variant": variants, "setting": settings, "measure": measures}[kind]
         if not any(fnmatchcase(name, pattern.removeprefix("!")) for name in known):
             line = document.line(place)
             where = f"{document.path}:{line}" if line else str(document.path)
@@ -45,12 +46,14 @@ def check_names(study: StudyBase, document: Document) -> None:
 
 
 def _references(study: StudyBase) -> Iterator[tuple[Place, str, str]]:
-    """(where it stands, "variant" or "setting", the name or pattern)."""
+    """(where it stands, "variant", "setting" or "measure", the name or pattern)."""
     if isinstance(study.seeds, dict):
         for pattern in study.seeds:
             yield ("seeds", pattern), "variant", pattern
     for name, setting in study.settings.items():
         yield from _each(("settings", name, "only"), "variant", setting.only)
+        if study.measure:
+            yield from _each(("settings", name, "measure"), "measure", setting.measure)
     for name, table in study.tables.items():
         place = ("tables", name)
         yield from _each((*place, "rows"), "variant", table.rows)

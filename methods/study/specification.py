@@ -155,6 +155,8 @@ class Setting(SpecModel):
     """Parameters that every step of a method takes in this setting: `{large_batch: {network: f1}}`."""
     only: list[str] = ["*"]
     """Patterns of the variants that run in this setting."""
+    measure: list[str] = ["*"]
+    """Patterns of the study's measures that are taken in this setting."""
 
 
 class TierSpec(SpecModel):

@@ -90,3 +90,20 @@ def test_less_text_than_one_window_is_refused(tmp_path):
         SpecError, match=r"data.calibration.*256 tokens are less than one window of 512"
     ):
         load(tmp_path, STUDY.replace("measure:", data))
+
+
+def test_a_setting_takes_only_the_measures_that_it_names(tmp_path):
+    from methods.study.expansion import plan
+
+    def measured(patterns):
+        path = tmp_path / "measured.yaml"
+        text = STUDY.replace("measure: [size]", "measure: [size, decode_latency]")
+        path.write_text(text.replace('"rtn-*"]}\nseeds', f'"rtn-*"], measure: {patterns}}}\nseeds'))
+        return {
+            run.slug.rpartition(".")[2] for cell in plan(path).cells for run in cell.evaluations
+        }
+
+    assert measured('["*"]') == {"size", "decode_latency"}
+    assert measured("[size]") == {"size"}
+    with pytest.raises(SpecError, match="'siez' matches no measure; did you mean 'size'"):
+        measured("[siez]")
