@@ -8,7 +8,7 @@ from torch import nn
 
 from methods.models.networks.network import arguments, build
 from methods.models.networks.params import VisionTransformerSizes
-from methods.models.networks.vit import STD, Attention, Embedding, VisionTransformer
+from methods.models.networks.vit import STD, Attention, Embedding, VisionTransformer, mixed
 from methods.study.errors import RetrofitError
 
 SIZES = {"channels": 3, "classes": 5, "image": 8, "patch": 4, "width": 12, "depth": 2, "heads": 3}
@@ -106,3 +106,17 @@ def test_sizes_that_do_not_fit_are_refused(sizes, image, message):
     chosen = VisionTransformerSizes(**sizes).model_dump()
     with pytest.raises(RetrofitError, match=message):
         build("vit", arguments(chosen, image, 10), seed=0)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_attention_in_bfloat16_is_computed_in_float32_and_keeps_the_dtype(autocast):
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, 3, 5, 4).bfloat16() for _ in range(3))
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        found = mixed(q, k, v)
+    scores = q.float() @ k.float().transpose(2, 3) / 2
+    assert found.dtype == torch.bfloat16
+    # Half a unit in the last of 8 bits: one rounding, at the end.
+    torch.testing.assert_close(
+        found.float(), scores.softmax(-1) @ v.float(), rtol=1.01 * 2**-8, atol=1e-6
+    )
