@@ -87,8 +87,11 @@ def parser() -> argparse.ArgumentParser:
 
     one = verb("export", "write a run's model in a deployment format, and load it back to prove it")
     one.add_argument("run", metavar="RUN", help="directory of a finished run")
-    one.add_argument("--format", required=True, help="dense, compressed-tensors or awq-gemm")
-    one.add_argument("--to", type=Path, required=True, metavar="DIR")
+    one.add_argument("--format", help="dense, compressed-tensors, awq-gemm or gptq-v1")
+    one.add_argument("--to", type=Path, metavar="DIR")
+    one.add_argument(
+        "--matrix", action="store_true", help="try every format and print how each loads back"
+    )
 
     one = verb("new-study", "write a commented study file to start from", results=False)
     one.add_argument("name", metavar="NAME")
@@ -189,8 +192,14 @@ def _rekey(arguments: argparse.Namespace) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from methods.export.command import export
+    from methods.export.command import export, matrix
+    from methods.study.errors import RetrofitError
 
+    if arguments.matrix:
+        print(matrix(Path(arguments.run)))
+        return 0
+    if not arguments.format or not arguments.to:
+        raise RetrofitError("export needs --format and --to, or --matrix")
     print(export(Path(arguments.run), arguments.format, arguments.to))
     return 0
 

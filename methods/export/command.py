@@ -16,3 +16,21 @@ def export(run_directory: Path | str, format: str, out: Path | str) -> str:
     formats.find(format)  # before the model is loaded
     model = language.load(Path(run_directory))
     return str(formats.export(model, Path(out), format))
+
+
+def matrix(run_directory: Path | str) -> str:
+    """A Markdown table of every format tried on the language model of a run; writes nothing that stays.
+
+    Raises RetrofitError as `methods.models.language.load` does.
+    """
+    import tempfile
+
+    from methods.export import formats
+    from methods.models import language
+
+    model = language.load(Path(run_directory))
+    with tempfile.TemporaryDirectory(prefix="exports-") as scratch:
+        rows = formats.matrix(model, Path(scratch))
+    head = ["format", "reader", "logits' distance", "MB"]
+    lines = [head, ["---", "---", "---", "--:"], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

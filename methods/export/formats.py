@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from methods.export import awq_gemm
+from methods.export import awq_gemm, gptq_v1
 from methods.export.packed import PackedWeight
 from methods.models import language
 from methods.models.language import LanguageModel
@@ -123,6 +123,28 @@ def probe(model: PreTrainedModel) -> torch.Tensor:
     return torch.randint(model.config.vocab_size, shape, generator=generator).to(model.device)
 
 
+def matrix(model: LanguageModel, scratch: Path) -> list[list[str]]:
+    """Every format tried on one model: rows of format, reader, distance of the logits, megabytes.
+
+    scratch: an empty directory for the exports. What a format cannot hold, and what a reader lacks, is
+    said in the place of the distance.
+    """
+    rows = []
+    for name in FORMATS:
+        directory = Path(scratch) / name
+        try:
+            found = export(model, directory, name)
+        except RetrofitError as error:
+            rows.append([name, "–", str(error), ""])
+            continue
+        size = f"{sum(f.stat().st_size for f in directory.glob('*.safetensors')) / 1e6:.1f}"
+        rows += [[name, reader, f"{value:.1e}", size] for reader, value in found.distances.items()]
+        for reader, what in found.skipped.items():
+            hint = "pip install " + what.replace(", ", " ")
+            rows.append([name, reader, f"not checked: needs {what} ({hint})", size])
+    return rows
+
+
 def find(format: str) -> Format:
     """The format of that name; RetrofitError with the nearest one."""
     if format not in FORMATS:
@@ -149,9 +171,18 @@ def _transformers(directory: Path) -> PreTrainedModel:
 
 
 def _unpacked_awq(directory: Path) -> PreTrainedModel:
+    return _dense(directory, *awq_gemm.read(directory))
+
+
+def _unpacked_gptq(directory: Path) -> PreTrainedModel:
+    return _dense(directory, *gptq_v1.read(directory))
+
+
+def _dense(
+    directory: Path, packed: dict[str, PackedWeight], state: dict[str, torch.Tensor]
+) -> PreTrainedModel:
     from transformers import AutoConfig
 
-    packed, state = awq_gemm.read(directory)
     state |= {f"{name}.weight": weight.dequantize() for name, weight in packed.items()}
     config = AutoConfig.from_pretrained(directory, local_files_only=True)
     del config.quantization_config
@@ -176,6 +207,13 @@ FORMATS: dict[str, Format] = {
         tolerance=5e-3,
         packed=True,
         needs={"transformers": ("gptqmodel", "accelerate")},
+    ),
+    "gptq-v1": Format(
+        gptq_v1.write,
+        {"our unpacker": _unpacked_gptq, "transformers": _transformers},
+        tolerance=5e-3,
+        packed=True,
+        needs={"transformers": ("gptqmodel", "optimum")},
     ),
 }
 

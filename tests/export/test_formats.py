@@ -29,7 +29,7 @@ def test_every_format_of_every_architecture(architecture, format, tmp_path):
     found = export(packed_model(architecture), tmp_path / "out", format)
     assert found.passed
     assert set(found.distances) | set(found.skipped) == set(formats.find(format).readers)
-    if format != "awq-gemm":
+    if format in ("dense", "compressed-tensors"):
         assert found.distances == {"ours": 0.0, "transformers": 0.0}
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
@@ -99,3 +99,17 @@ def test_the_command_exports_a_run(tmp_path):
         export_run(tmp_path / "nowhere", "gguf", tmp_path / "out2")
     with pytest.raises(RetrofitError, match=r"directory .* does not exist"):
         export_run(tmp_path / "nowhere", "dense", tmp_path / "out2")
+
+
+def test_the_matrix_tries_every_format_and_says_why_not(tmp_path):
+    rows = formats.matrix(packed_model("llama", (4, 16, False)), tmp_path)
+    assert {row[0] for row in rows} == set(formats.FORMATS)
+    distances = {(row[0], row[1]): row[2] for row in rows}
+    assert float(distances["gptq-v1", "our unpacker"]) < 5e-3
+    if not HAS_GPTQMODEL:
+        assert "pip install gptqmodel" in distances["gptq-v1", "transformers"]
+    three = formats.matrix(packed_model("llama", (3, 16, False)), tmp_path / "three")
+    told = {row[0]: row[2] for row in three}
+    assert "holds 4 bits only" in told["awq-gemm"]
+    assert "3 bits" in told["gptq-v1"]
+    assert float(told["compressed-tensors"]) == 0
