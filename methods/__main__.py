@@ -96,6 +96,10 @@ def parser() -> argparse.ArgumentParser:
     one = verb("new-study", "write a commented study file to start from", results=False)
     one.add_argument("name", metavar="NAME")
     one.add_argument("--to", type=Path, help="file to write (default: configs/studies/NAME.yaml)")
+    one.add_argument(
+        "--model", help="a declared name, a directory, or organisation/name of the hub"
+    )
+    one.add_argument("--text", type=Path, help="your own text to calibrate and measure on (UTF-8)")
 
     one = verb("schema", "write or check the JSON schema of study files", results=False)
     group = one.add_mutually_exclusive_group(required=True)
@@ -207,7 +211,9 @@ def _export(arguments: argparse.Namespace) -> int:
 def _new_study(arguments: argparse.Namespace) -> int:
     from methods.verbs.new_study import write
 
-    print(write(arguments.name, arguments.to))
+    files = write(arguments.name, arguments.to, arguments.model, arguments.text)
+    print("\n".join(map(str, files)))
+    print(f"run it: snakemake --config study={files[0]}")
     return 0
 
 

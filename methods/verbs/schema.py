@@ -33,15 +33,39 @@ def as_written(schema: dict) -> dict:
         "description": "Lists of values; one variant for each combination, `{name}` stands for the value.",
         "additionalProperties": {"type": "array", "minItems": 1},
     }
-    for params in (
-        entry.params for kind in ("method", "measure") for entry in entries(kind).values()
-    ):
-        properties = definitions[params.__name__]["properties"]
+    steps = [e.params.__name__ for kind in ("method", "measure") for e in entries(kind).values()]
+    for section in _with_sections(steps, definitions):
+        properties = definitions[section].get("properties", {})
         for name, value in properties.items():
             if name not in ("method", "measure"):
                 described = {k: value.pop(k) for k in ("description", "default") if k in value}
                 properties[name] = {"anyOf": [value, placeholder], **described}
     return schema
+
+
+def _with_sections(names: list[str], definitions: dict) -> list[str]:
+    """The definitions of steps and, once each, of the sections inside them."""
+    found: list[str] = []
+
+    def visit(value: object) -> None:
+        if isinstance(value, dict):
+            for key, child in value.items():
+                if key == "$ref":
+                    add(child.rpartition("/")[2])
+                else:
+                    visit(child)
+        elif isinstance(value, list):
+            for child in value:
+                visit(child)
+
+    def add(name: str) -> None:
+        if name not in found:
+            found.append(name)
+            visit(definitions[name])
+
+    for name in names:
+        add(name)
+    return found
 
 
 def write() -> int:

@@ -46,7 +46,7 @@ def test_planning_does_not_load_torch():
 
 
 def test_a_new_study_is_a_valid_study(tmp_path, monkeypatch):
-    path = new_study.write("my-study", tmp_path / "my-study.yaml")
+    [path] = new_study.write("my-study", tmp_path / "my-study.yaml")
     for tier in ("quick", "full"):
         study = load_study(path, tier)
         assert study.study == "my-study"
@@ -103,7 +103,7 @@ def test_editors_accept_every_study(tmp_path):
     ],
 )
 def test_editors_underline_what_is_wrong(tmp_path, old, new):
-    path = new_study.write("my-study", tmp_path / "my-study.yaml")
+    [path] = new_study.write("my-study", tmp_path / "my-study.yaml")
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
