@@ -30,3 +30,23 @@ def test_its_links_lead_somewhere():
     links = re.findall(r"\]\(([^)#]+)\)", README)
     assert len(links) > 6
     assert [link for link in links if not link.startswith("http") and not Path(link).exists()] == []
+
+
+def test_studies_in_the_docs_can_be_planned(tmp_path):
+    from methods.study.expansion import plan
+
+    found = 0
+    for page in [Path("README.md"), *Path("docs").glob("*.md")]:
+        for block in re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+            path = tmp_path / f"{page.stem}-{found}.yaml"
+            path.write_text(block, encoding="utf-8")
+            assert plan(path).cells
+            found += 1
+    assert found >= 2
+
+
+def test_links_in_the_docs_lead_somewhere():
+    for page in Path("docs").glob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        for name in re.findall(r"`(tests/[\w/]+\.py)`", text):
+            assert Path(name).exists(), name

@@ -81,7 +81,7 @@ def validator():
 
 
 def test_editors_accept_every_study(tmp_path):
-    written = new_study.write("my-study", tmp_path / "my-study.yaml")
+    [written] = new_study.write("my-study", tmp_path / "my-study.yaml")
     readme = Path("README.md").read_text(encoding="utf-8")
     example = tmp_path / "readme.yaml"
     example.write_text(re.search(r"```yaml\n(.*?)```", readme, re.DOTALL).group(1))
