@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 WARM_UP = 4
 """Updates over which the learning rate rises."""
-AVERAGED = 0.5
-"""Share of the updates, at the end, whose scales are averaged: single windows make noisy gradients."""
 
 
 class Dequantize(torch.autograd.Function):
@@ -103,8 +101,6 @@ def tune_scales(
     per_epoch = -(-rows // settings.batch)
     steps = per_epoch * settings.epochs
     history: list[float] = []
-    start = int((1 - AVERAGED) * steps)
-    mean = {name: torch.zeros_like(log) for name, log in logs.items()}
     for step in context.progress(range(steps), total=steps, label="scales, end to end"):
         position = step % per_epoch
         if position == 0:
@@ -126,12 +122,9 @@ def tune_scales(
         loss.backward()
         optimizer.step()
         history.append(float(loss.detach()))
-        if step >= start:
-            for name, log in logs.items():
-                mean[name] += log.detach() / (steps - start)
     tuned = {}
     for name, weight in packed.items():
-        scale = mean[name].exp().to(scale_dtype).float()
+        scale = logs[name].detach().exp().to(scale_dtype).float()
         tuned[name] = PackedWeight(
             weight.codes, scale, weight.zero, weight.bits, weight.group_size, weight.symmetric
         )
