@@ -345,3 +345,20 @@ def test_lines_of_json_give_their_field():
     assert lines.build({"val.jsonl": body}, options)["train"].documents == ["one\ntwo", "three"]
     with pytest.raises(KeyError):
         lines.build({"val.jsonl": b'{"txt": "one"}'}, options)
+
+
+def test_instructions_are_rendered_and_the_first_held_out():
+    import json
+
+    from methods.data.builders import instructions
+
+    samples = [
+        {"instruction": f"do {i}", "input": "x" * (i % 2), "output": "yes"} for i in range(5)
+    ]
+    options = instructions.Options(name="instructions", file="a.json", held=2)
+    made = instructions.build({"a.json": json.dumps(samples).encode()}, options)
+    assert len(made["train"].documents) == 3
+    assert made["validation"].documents[1].endswith("### Input:\nx\n\n### Response:\nyes")
+    assert "### Input" not in made["validation"].documents[0]
+    with pytest.raises(ValueError, match=r"sample 0 of a\.json has no 'output'"):
+        instructions.build({"a.json": b'[{"instruction": "a"}, {}, {}]'}, options)

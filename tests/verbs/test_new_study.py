@@ -35,7 +35,7 @@ def place(tmp_path, monkeypatch):
 
 
 def test_groups_windows_and_data_fit_the_model_and_the_text(place):
-    study, dataset = new_study.write("mine", model="model", text=place / "log.txt")
+    study, _dataset = new_study.write("mine", model="model", text=place / "log.txt")
     found = load_study(study, "full")
     assert found.base.path == str(place / "model")
     assert found.variants["rtn-w4"].steps[0].group_size == 32
