@@ -52,14 +52,16 @@ def main() -> None:
     print("|--:" * (len(KINDS) + 2) + "|")
     for context in arguments.contexts:
         cells = [f"{r['ms']:.0f}, {r['rss']:.0f}" for r in (rows[kind, context] for kind in KINDS)]
-        ratio = rows["dense", context]["ms"] / rows["liger", context]["ms"]
-        print(f"| {context} | " + " | ".join(cells) + f" | {ratio:.2f} |")
+        dense = rows["dense", context]["ms"]
+        ratios = [dense / rows[kind, context]["ms"] for kind in ("liger", "liger, own step")]
+        print(f"| {context} | " + " | ".join(cells) + " | {:.2f}, {:.2f} |".format(*ratios))
 
 
 KINDS = {
     "dense": None,
     "liger": {},
     "window and sinks": {"alpha": 0.0, "beta": 1.0, "sinks": 4},
+    "liger, own step": {},
 }
 """What is measured: the base, or how its attention is linearised."""
 
@@ -71,6 +73,7 @@ def measure(kind: str, context: int, arguments: argparse.Namespace) -> dict[str,
     from transformers.cache_utils import DynamicCache
 
     from methods.linearize.conversion import linearized
+    from methods.linearize.decoding import fast_step
     from methods.models import language
 
     torch.set_num_threads(arguments.threads)
@@ -83,6 +86,14 @@ def measure(kind: str, context: int, arguments: argparse.Namespace) -> dict[str,
     config = model.config
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(config.vocab_size, (1, context + arguments.tokens), generator=generator)
+    if kind == "liger, own step":
+        decoder, _ = fast_step(model, tokens[:, :context])
+        times = []
+        for step in range(arguments.tokens):
+            began = time.perf_counter()
+            decoder.step(int(tokens[0, context + step]))
+            times.append(1000 * (time.perf_counter() - began))
+        return {"ms": statistics.median(times[2:]), "rss": psutil.Process().memory_info().rss / 1e6}
     with torch.inference_mode():
         cache = DynamicCache(config=config)
         if kind == "dense":
