@@ -1,26 +1,18 @@
-"""The GPTQ checkpoint, versions 1 and 2, which vLLM, ExLlama and transformers (with gptqmodel) read.
+"""The GPTQ checkpoint, version 1, which vLLM, TGI, ExLlama and transformers (with gptqmodel) read.
 
-One width of 2, 3, 4 or 8 bits and one group size for all layers. Per quantised linear layer `m`
-(out x in, groups of g, b bits):
+One width of 2, 4 or 8 bits and one group size for all layers. Per quantised linear layer `m`
+(out x in, groups of g, b bits, p = 32 / b codes in a word):
 
-    m.qweight  int32 [in*b/32, out]     codes of a column, from the first input row on
-    m.qzeros   int32 [in/g, out*b/32]   zero points (version 1: minus one) of a group
+    m.qweight  int32 [in/p, out]      code of input row p r + i in bits i b … of word r
+    m.qzeros   int32 [in/g, out/p]    zero points minus one, packed along the outputs
     m.scales   float16 [in/g, out]
-    m.g_idx    int32 [in]               group of each input; here always i // g
+    m.g_idx    int32 [in]             group of each input; here always i // g
     m.bias     float16 [out], where there is one
 
-Codes and zero points are dense little-endian streams, so 32 codes of 3 bits fill three words and two
-of them cross a border (the 11th and the 22nd); gptqmodel, AutoGPTQ and the kernels of vLLM agree.
-
-**Zero points of 0.** Version 1 stores zero points minus one, so 0 becomes the largest code, and what
-comes back depends on the reader: gptqmodel 7.7 adds one to whole words, where at 2, 4 and 8 bits the
-carry also raises the neighbour's zero point, and wraps inside the field at 3 bits; vLLM adds one after
-unpacking and gets 2^b. A layer with such a group (it has no negative weight) is therefore refused;
-version 2 stores zero points as they are and keeps it. Version 2 is younger (vLLM from October 2025).
-
-**Proved** with gptqmodel 7.7.0, optimum 2.3.0, transformers 5.23.0 and torch 2.13.0 on a CPU: a tiny
-Llama with grouped queries loads by `from_pretrained` in both versions at each width
-(`benchmarks/export_readers.md` has the distances).
+Version 1 stores zero points minus one, in as many bits; its readers add one after unpacking and do not
+wrap. A zero point of 0 would be stored as all ones and read as 2^b, so layers that have one are
+refused: their groups hold no negative weight, and AWQ GEMM or compressed-tensors keeps them. 3 bits
+straddle words in a way that readers do not share, so they are refused too.
 """
 
 from __future__ import annotations
@@ -40,10 +32,8 @@ from methods.study.errors import RetrofitError
 if TYPE_CHECKING:
     from methods.models.language import LanguageModel
 
-BITS = (2, 3, 4, 8)
+BITS = (2, 4, 8)
 WORD = 32
-VERSIONS = {1: "gptq", 2: "gptq_v2"}
-"""{version: how `config.json` names it}"""
 
 
 def pack_rows(codes: torch.Tensor, bits: int) -> torch.Tensor:
@@ -51,58 +41,56 @@ def pack_rows(codes: torch.Tensor, bits: int) -> torch.Tensor:
 
     Raises RetrofitError when the rows do not fill whole words.
     """
-    whole = rows_per_block(bits)
-    if codes.shape[0] % whole:
+    rows, columns = codes.shape
+    per_word = WORD // bits
+    if rows % per_word:
         raise RetrofitError(
-            f"GPTQ packs {whole} codes of {bits} bits in whole words; "
-            f"{codes.shape[0]} is no multiple of that"
+            f"GPTQ packs {per_word} codes of {bits} bits in a word; {rows} is no multiple of that"
         )
-    return bitstream.pack(codes.T.contiguous(), bits).T.contiguous()
+    parts = codes.to(torch.int64).reshape(rows // per_word, per_word, columns)
+    words = (parts << (bits * torch.arange(per_word))[:, None]).sum(1)
+    # The highest code reaches the sign bit of a 32-bit word.
+    return torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)
 
 
 def unpack_rows(words: torch.Tensor, bits: int) -> torch.Tensor:
     """The uint8 codes `[rows, columns]` that `pack_rows` was given."""
-    rows = words.shape[0] * WORD // bits
-    return bitstream.unpack(words.T.contiguous(), bits, rows).T.contiguous()
+    per_word = WORD // bits
+    shifts = (bits * torch.arange(per_word))[:, None]
+    parts = (words.to(torch.int64)[:, None] >> shifts) & (2**bits - 1)
+    return parts.flatten(0, 1).to(torch.uint8)
 
 
-def rows_per_block(bits: int) -> int:
-    """Codes that fill whole words: 16, 32, 8 and 4 of 2, 3, 4 and 8 bits."""
-    return WORD // math.gcd(bits, WORD)
-
-
-def check_layers(quantized: Mapping[str, PackedWeight], version: int = 1) -> tuple[int, int]:
+def check_layers(quantized: Mapping[str, PackedWeight]) -> tuple[int, int]:
     """The common width and group size; RetrofitError names the layer that the format cannot hold."""
     kinds: dict[tuple[int, int], str] = {}
     for name, weight in quantized.items():
         if weight.bits not in BITS:
             raise RetrofitError(
-                f"{name} has {weight.bits} bits; GPTQ holds {', '.join(map(str, BITS))}"
+                f"{name} has {weight.bits} bits; GPTQ v1 holds {', '.join(map(str, BITS))} here "
+                "(compressed-tensors holds 3 as well)"
             )
-        whole = rows_per_block(weight.bits)
-        for what, size in zip(("outputs", "inputs"), weight.shape, strict=True):
-            if size % whole:
-                raise RetrofitError(
-                    f"{name} has {size} {what}; GPTQ packs {whole} of them in whole words at "
-                    f"{weight.bits} bits"
-                )
-        if version == 1 and bool((weight.zero == 0).any()):
+        if bool((weight.zero == 0).any()):
             raise RetrofitError(
-                f"{name} has a zero point of 0, which readers of GPTQ v1 do not agree about; "
-                "use gptq-v2, compressed-tensors or, at 4 bits, awq-gemm"
+                f"{name} has a zero point of 0, which GPTQ v1 cannot store; "
+                "use compressed-tensors or, at 4 bits, awq-gemm"
+            )
+        if weight.shape[0] % (WORD // weight.bits):
+            raise RetrofitError(
+                f"{name} has {weight.shape[0]} outputs; GPTQ packs {WORD // weight.bits} of them in a word"
             )
         kinds.setdefault((weight.bits, weight.group_size), name)
     if len(kinds) != 1:
         raise RetrofitError(
-            "GPTQ has one width and group size for all layers; found "
+            "GPTQ v1 has one width and group size for all layers; found "
             + ", ".join(f"{b} bits in groups of {g} ({name})" for (b, g), name in kinds.items())
         )
     return next(iter(kinds))
 
 
-def write(model: LanguageModel, directory: Path, version: int = 1) -> None:
+def write(model: LanguageModel, directory: Path) -> None:
     """Write `model` into `directory`; RetrofitError for layers that the format cannot hold."""
-    bits, group_size = check_layers(model.quantized, version)
+    bits, group_size = check_layers(model.quantized)
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     packed_names = {f"{name}.weight" for name in model.quantized}
@@ -118,7 +106,7 @@ def write(model: LanguageModel, directory: Path, version: int = 1) -> None:
     for name, weight in model.quantized.items():
         weight = rounded(name, weight)
         tensors[f"{name}.qweight"] = pack_rows(weight.codes.T, bits)
-        tensors[f"{name}.qzeros"] = pack_rows((weight.zero - offset).T, bits)
+        tensors[f"{name}.qzeros"] = pack_rows(weight.zero - 1, bits).T.contiguous()
         tensors[f"{name}.scales"] = weight.scale.T.half().contiguous()
         group = torch.arange(weight.shape[1]) // weight.columns_per_group
         tensors[f"{name}.g_idx"] = group.to(torch.int32)
