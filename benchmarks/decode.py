@@ -47,7 +47,7 @@ def main() -> None:
     print(
         "| context | "
         + " | ".join(f"{kind}: ms, MB" for kind in KINDS)
-        + " | dense / window + state |"
+        + " | dense / liger, dense / own step |"
     )
     print("|--:" * (len(KINDS) + 2) + "|")
     for context in arguments.contexts:
