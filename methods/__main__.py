@@ -87,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
 
     one = verb("export", "write a run's model in a deployment format, and load it back to prove it")
     one.add_argument("run", metavar="RUN", help="directory of a finished run")
-    one.add_argument("--format", help="dense, compressed-tensors, awq-gemm or gptq-v1")
+    one.add_argument("--format", help="dense, compressed-tensors, awq-gemm, gptq-v1 or gptq-v2")
     one.add_argument("--to", type=Path, metavar="DIR")
     one.add_argument(
         "--matrix", action="store_true", help="try every format and print how each loads back"

@@ -11,6 +11,7 @@ import importlib.util
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
 
 PROBE = (2, 48)
 """Rows and tokens of the text on which logits are compared."""
+
+
+GPTQMODEL_NEEDS = ("device-smi", "pypcre", "tokenicer", "logbar", "defuser", "dill", "datasets")
+GPTQMODEL_NEEDS += ("protobuf", "pillow", "ninja", "torchao")
+"""What gptqmodel 7.7.0 imports; installed by name because its own list asks for another torch."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,7 @@ def export(model: LanguageModel, directory: Path, format: str) -> Check:
     """Write `model` to the new `directory` in a format of `FORMATS` and prove it by loading it back.
 
     Raises RetrofitError: unknown format, directory exists, layers that the format cannot hold, a
-    load-back that differs; then nothing is left behind.
+    reader that fails or differs; then nothing is left behind.
     """
     chosen = find(format)
     directory = Path(directory)
@@ -109,8 +115,17 @@ def check(directory: Path, format: str, reference: PreTrainedModel) -> Check:
         if missing:
             skipped[name] = ", ".join(missing)
             continue
-        loaded = read(Path(directory)).to(reference.device).eval()
-        logits = loaded(input_ids=tokens, use_cache=False).logits.double()
+        try:
+            loaded = read(Path(directory)).to(reference.device).eval()
+            logits = loaded(input_ids=tokens, use_cache=False).logits.double()
+        except RetrofitError:
+            raise
+        except Exception as error:
+            # Whatever another package stumbles over: the format has no proof, and says by whom.
+            lines = str(error).strip().splitlines() or [""]
+            raise RetrofitError(
+                f"{format} does not load by {name}: {type(error).__name__}: {lines[0]}"
+            ) from error
         distances[name] = float((logits - wanted).norm() / wanted.norm())
     return Check(format, Path(directory), distances, chosen.tolerance, skipped)
 
@@ -140,9 +155,18 @@ def matrix(model: LanguageModel, scratch: Path) -> list[list[str]]:
         size = f"{sum(f.stat().st_size for f in directory.glob('*.safetensors')) / 1e6:.1f}"
         rows += [[name, reader, f"{value:.1e}", size] for reader, value in found.distances.items()]
         for reader, what in found.skipped.items():
-            hint = "pip install " + what.replace(", ", " ")
-            rows.append([name, reader, f"not checked: needs {what} ({hint})", size])
+            rows.append([name, reader, f"not checked: needs {what} ({install(what)})", size])
     return rows
+
+
+def install(packages: str) -> str:
+    """The command that installs optional packages, given as `a, b`."""
+    names = packages.split(", ")
+    if "gptqmodel" not in names:
+        return "pip install " + " ".join(names)
+    # gptqmodel declares a newer torch than it needs, which pip cannot resolve beside ours.
+    needs = dict.fromkeys([*names, *GPTQMODEL_NEEDS])
+    return "pip install --no-deps " + " ".join(needs)
 
 
 def find(format: str) -> Format:
@@ -208,13 +232,16 @@ FORMATS: dict[str, Format] = {
         packed=True,
         needs={"transformers": ("gptqmodel", "accelerate")},
     ),
-    "gptq-v1": Format(
-        gptq_v1.write,
-        {"our unpacker": _unpacked_gptq, "transformers": _transformers},
-        tolerance=5e-3,
-        packed=True,
-        needs={"transformers": ("gptqmodel", "optimum")},
-    ),
+    **{
+        f"gptq-v{version}": Format(
+            partial(gptq_v1.write, version=version),
+            {"our unpacker": _unpacked_gptq, "transformers": _transformers},
+            tolerance=5e-3,
+            packed=True,
+            needs={"transformers": ("gptqmodel", "optimum")},
+        )
+        for version in gptq_v1.VERSIONS
+    },
 }
 
 __all__ = ["FORMATS", "Check", "Format", "PackedWeight", "check", "export", "find"]

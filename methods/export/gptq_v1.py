@@ -1,23 +1,34 @@
-"""The GPTQ checkpoint, version 1, which vLLM, TGI, ExLlama and transformers (with gptqmodel) read.
+"""The GPTQ checkpoint, versions 1 and 2, which vLLM, ExLlama and transformers (with gptqmodel) read.
 
-One width of 2, 4 or 8 bits and one group size for all layers. Per quantised linear layer `m`
-(out x in, groups of g, b bits, p = 32 / b codes in a word):
+One width of 2, 3, 4 or 8 bits and one group size for all layers. Per quantised linear layer `m`
+(out x in, groups of g, b bits):
 
-    m.qweight  int32 [in/p, out]      code of input row p r + i in bits i b … of word r
-    m.qzeros   int32 [in/g, out/p]    zero points minus one, packed along the outputs
+    m.qweight  int32 [in*b/32, out]     codes of a column, from the first input row on
+    m.qzeros   int32 [in/g, out*b/32]   zero points (version 1: minus one) of a group
     m.scales   float16 [in/g, out]
-    m.g_idx    int32 [in]             group of each input; here always i // g
+    m.g_idx    int32 [in]               group of each input; here always i // g
     m.bias     float16 [out], where there is one
 
-Version 1 stores zero points minus one, in as many bits; its readers add one after unpacking and do not
-wrap. A zero point of 0 would be stored as all ones and read as 2^b, so layers that have one are
-refused: their groups hold no negative weight, and AWQ GEMM or compressed-tensors keeps them. 3 bits
-straddle words in a way that readers do not share, so they are refused too.
+Codes and zero points are dense little-endian streams, so 32 codes of 3 bits fill three words and two
+of them cross a border (the 11th and the 22nd), as gptqmodel's packer and vLLM's 3-bit kernel have it.
+
+**Zero points of 0.** Version 1 stores zero points minus one, so 0 becomes the largest code, and what
+comes back depends on the reader. gptqmodel 7.7.0 adds one to whole words: at 2, 4 and 8 bits the carry
+raises the zero point of the next output as well (measured: its weights are off by one step), at 3 bits
+it wraps inside the field. vLLM's kernels add one after unpacking and subtract 2^b. A layer with such a
+group (it has no negative weight) is therefore refused; version 2 stores zero points as they are and
+keeps it. Few groups have one (11 of 1.7 million of SmolLM2-135M after AWQ and GPTQ at 4 bits), but one
+is enough, so asymmetric models often need version 2, which vLLM reads since late 2025.
+
+**Proved** with gptqmodel 7.7.0, optimum 2.3.0, transformers 5.23.0 and torch 2.13.0 on a CPU: tiny
+Llama, Qwen2 and Mistral with grouped queries load by `from_pretrained` in both versions at each width;
+the distances are in `benchmarks/README.md`. vLLM itself was read, not run.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +36,7 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors.torch import load_file, save_file
 
+from methods.export import bitstream
 from methods.export.awq_gemm import rounded
 from methods.export.packed import PackedWeight
 from methods.study.errors import RetrofitError
@@ -32,8 +44,10 @@ from methods.study.errors import RetrofitError
 if TYPE_CHECKING:
     from methods.models.language import LanguageModel
 
-BITS = (2, 4, 8)
+BITS = (2, 3, 4, 8)
 WORD = 32
+VERSIONS = {1: "gptq", 2: "gptq_v2"}
+"""{version: how `config.json` names it}"""
 
 
 def pack_rows(codes: torch.Tensor, bits: int) -> torch.Tensor:
@@ -41,56 +55,58 @@ def pack_rows(codes: torch.Tensor, bits: int) -> torch.Tensor:
 
     Raises RetrofitError when the rows do not fill whole words.
     """
-    rows, columns = codes.shape
-    per_word = WORD // bits
-    if rows % per_word:
+    whole = rows_per_block(bits)
+    if codes.shape[0] % whole:
         raise RetrofitError(
-            f"GPTQ packs {per_word} codes of {bits} bits in a word; {rows} is no multiple of that"
+            f"GPTQ packs {whole} codes of {bits} bits in whole words; "
+            f"{codes.shape[0]} is no multiple of that"
         )
-    parts = codes.to(torch.int64).reshape(rows // per_word, per_word, columns)
-    words = (parts << (bits * torch.arange(per_word))[:, None]).sum(1)
-    # The highest code reaches the sign bit of a 32-bit word.
-    return torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)
+    return bitstream.pack(codes.T.contiguous(), bits).T.contiguous()
 
 
 def unpack_rows(words: torch.Tensor, bits: int) -> torch.Tensor:
     """The uint8 codes `[rows, columns]` that `pack_rows` was given."""
-    per_word = WORD // bits
-    shifts = (bits * torch.arange(per_word))[:, None]
-    parts = (words.to(torch.int64)[:, None] >> shifts) & (2**bits - 1)
-    return parts.flatten(0, 1).to(torch.uint8)
+    rows = words.shape[0] * WORD // bits
+    return bitstream.unpack(words.T.contiguous(), bits, rows).T.contiguous()
 
 
-def check_layers(quantized: Mapping[str, PackedWeight]) -> tuple[int, int]:
+def rows_per_block(bits: int) -> int:
+    """Codes that fill whole words: 16, 32, 8 and 4 of 2, 3, 4 and 8 bits."""
+    return WORD // math.gcd(bits, WORD)
+
+
+def check_layers(quantized: Mapping[str, PackedWeight], version: int = 1) -> tuple[int, int]:
     """The common width and group size; RetrofitError names the layer that the format cannot hold."""
     kinds: dict[tuple[int, int], str] = {}
     for name, weight in quantized.items():
         if weight.bits not in BITS:
             raise RetrofitError(
-                f"{name} has {weight.bits} bits; GPTQ v1 holds {', '.join(map(str, BITS))} here "
-                "(compressed-tensors holds 3 as well)"
+                f"{name} has {weight.bits} bits; GPTQ holds {', '.join(map(str, BITS))}"
             )
-        if bool((weight.zero == 0).any()):
+        whole = rows_per_block(weight.bits)
+        for what, size in zip(("outputs", "inputs"), weight.shape, strict=True):
+            if size % whole:
+                raise RetrofitError(
+                    f"{name} has {size} {what}; GPTQ packs {whole} of them in whole words at "
+                    f"{weight.bits} bits"
+                )
+        if version == 1 and bool((weight.zero == 0).any()):
             raise RetrofitError(
-                f"{name} has a zero point of 0, which GPTQ v1 cannot store; "
-                "use compressed-tensors or, at 4 bits, awq-gemm"
-            )
-        if weight.shape[0] % (WORD // weight.bits):
-            raise RetrofitError(
-                f"{name} has {weight.shape[0]} outputs; GPTQ packs {WORD // weight.bits} of them in a word"
+                f"{name} has a zero point of 0, which readers of GPTQ v1 do not agree about; "
+                "use gptq-v2, compressed-tensors or, at 4 bits, awq-gemm"
             )
         kinds.setdefault((weight.bits, weight.group_size), name)
     if len(kinds) != 1:
         raise RetrofitError(
-            "GPTQ v1 has one width and group size for all layers; found "
+            "GPTQ has one width and group size for all layers; found "
             + ", ".join(f"{b} bits in groups of {g} ({name})" for (b, g), name in kinds.items())
         )
     return next(iter(kinds))
 
 
-def write(model: LanguageModel, directory: Path) -> None:
+def write(model: LanguageModel, directory: Path, version: int = 1) -> None:
     """Write `model` into `directory`; RetrofitError for layers that the format cannot hold."""
-    bits, group_size = check_layers(model.quantized)
+    bits, group_size = check_layers(model.quantized, version)
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     packed_names = {f"{name}.weight" for name in model.quantized}
@@ -103,10 +119,11 @@ def write(model: LanguageModel, directory: Path) -> None:
         tensors[key] = value.half().cpu().contiguous() if value.is_floating_point() else value.cpu()
         if not torch.isfinite(tensors[key]).all():
             raise RetrofitError(f"{key} holds a value beyond float16's range")
+    offset = 1 if version == 1 else 0
     for name, weight in model.quantized.items():
         weight = rounded(name, weight)
         tensors[f"{name}.qweight"] = pack_rows(weight.codes.T, bits)
-        tensors[f"{name}.qzeros"] = pack_rows(weight.zero - 1, bits).T.contiguous()
+        tensors[f"{name}.qzeros"] = pack_rows(weight.zero - offset, bits).T.contiguous()
         tensors[f"{name}.scales"] = weight.scale.T.half().contiguous()
         group = torch.arange(weight.shape[1]) // weight.columns_per_group
         tensors[f"{name}.g_idx"] = group.to(torch.int32)
@@ -120,7 +137,7 @@ def write(model: LanguageModel, directory: Path) -> None:
         "group_size": group_size,
         "desc_act": False,
         "sym": all(weight.symmetric for weight in model.quantized.values()),
-        "checkpoint_format": "gptq",
+        "checkpoint_format": VERSIONS[version],
         "lm_head": False,
         # gptqmodel's automatic choice compiles C++ for minutes on a CPU; other readers ignore it.
         "backend": "torch",
@@ -133,15 +150,17 @@ def write(model: LanguageModel, directory: Path) -> None:
 
 
 def read(directory: Path) -> tuple[dict[str, PackedWeight], dict[str, torch.Tensor]]:
-    """`({layer: PackedWeight}, dense tensors)` of a GPTQ v1 directory, by our own unpacker.
+    """`({layer: PackedWeight}, dense tensors)` of a GPTQ directory, by our own unpacker.
 
     Raises RetrofitError for another format or an order of columns (`g_idx`) that is not plain.
     """
     directory = Path(directory)
     config = json.loads((directory / "config.json").read_text("utf-8"))
     section = config.get("quantization_config") or {}
-    if section.get("quant_method") != "gptq" or section.get("checkpoint_format") != "gptq":
-        raise RetrofitError(f"{directory} is no GPTQ v1 checkpoint")
+    written = section.get("checkpoint_format")
+    if section.get("quant_method") != "gptq" or written not in VERSIONS.values():
+        raise RetrofitError(f"{directory} is no GPTQ checkpoint of version 1 or 2")
+    offset = 1 if written == VERSIONS[1] else 0
     bits, group_size = section["bits"], section["group_size"]
     tensors: dict[str, torch.Tensor] = {}
     for path in sorted(directory.glob("*.safetensors")):
@@ -150,7 +169,7 @@ def read(directory: Path) -> tuple[dict[str, PackedWeight], dict[str, torch.Tens
     for key in [key for key in tensors if key.endswith(".qweight")]:
         name = key.removesuffix(".qweight")
         codes = unpack_rows(tensors.pop(key), bits).T.contiguous()
-        zero = unpack_rows(tensors.pop(f"{name}.qzeros").T, bits).to(torch.int32) + 1
+        zero = unpack_rows(tensors.pop(f"{name}.qzeros").T, bits).to(torch.int32) + offset
         scale = tensors.pop(f"{name}.scales").T.float().contiguous()
         order = tensors.pop(f"{name}.g_idx")
         if bool((order[1:] < order[:-1]).any()):

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -45,8 +46,12 @@ def test_the_dense_export_is_an_ordinary_directory(tmp_path):
 
 
 @pytest.mark.skipif(not HAS_GPTQMODEL, reason="gptqmodel is not installed")
-def test_awq_gemm_loads_through_transformers(tmp_path):
-    found = export(packed_model(), tmp_path / "out", "awq-gemm")
+@pytest.mark.parametrize("format", ["awq-gemm", "gptq-v1", "gptq-v2"])
+def test_packed_formats_load_through_transformers(format, tmp_path):
+    # gptqmodel's kernels want more columns than the tiny models have.
+    model = tiny_model("llama", hidden_size=128, intermediate_size=256, head_dim=32)
+    model = LanguageModel(model, quantized=quantize_model(model, [(4, 32, False)]))
+    found = export(model, tmp_path / "out", format)
     assert found.distances["transformers"] < 5e-3
 
 
@@ -65,6 +70,22 @@ def test_a_wrong_checkpoint_does_not_pass(tmp_path):
     found = check(tmp_path / "other", "compressed-tensors", one.model)
     assert not found.passed
     assert found.distances["ours"] > 0.01
+
+
+def test_a_reader_that_breaks_is_named_and_nothing_is_left(tmp_path, monkeypatch):
+    def broken(directory):
+        raise ImportError("no kernel for this machine\nand a page of advice")
+
+    chosen = formats.FORMATS["gptq-v1"]
+    readers = {**chosen.readers, "transformers": broken}
+    monkeypatch.setitem(formats.FORMATS, "gptq-v1", replace(chosen, readers=readers, needs={}))
+    message = "gptq-v1 does not load by transformers: ImportError: no kernel for this machine$"
+    with pytest.raises(RetrofitError, match=message):
+        export(packed_model(), tmp_path / "out", "gptq-v1")
+    assert not list(tmp_path.iterdir())
+    rows = {row[0]: row for row in formats.matrix(packed_model(), tmp_path / "all")}
+    assert "no kernel" in rows["gptq-v1"][2]
+    assert float(rows["dense"][2]) == 0
 
 
 def test_an_export_that_differs_is_removed(tmp_path, monkeypatch):
@@ -107,9 +128,12 @@ def test_the_matrix_tries_every_format_and_says_why_not(tmp_path):
     distances = {(row[0], row[1]): row[2] for row in rows}
     assert float(distances["gptq-v1", "our unpacker"]) < 5e-3
     if not HAS_GPTQMODEL:
-        assert "pip install gptqmodel" in distances["gptq-v1", "transformers"]
+        said = distances["gptq-v1", "transformers"]
+        assert (
+            "needs gptqmodel, optimum (pip install --no-deps gptqmodel optimum device-smi" in said
+        )
     three = formats.matrix(packed_model("llama", (3, 16, False)), tmp_path / "three")
     told = {row[0]: row[2] for row in three}
     assert "holds 4 bits only" in told["awq-gemm"]
-    assert "3 bits" in told["gptq-v1"]
+    assert "16 outputs; GPTQ packs 32 of them" in told["gptq-v1"]
     assert float(told["compressed-tensors"]) == 0
