@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 
 from methods.quantize.widths import widths_of_config
-from methods.study.errors import RetrofitError
+from methods.study import strict_yaml
+from methods.study.errors import RetrofitError, nearest
 from methods.study.specification import NAME
 
 TEMPLATE = """\
@@ -152,24 +153,56 @@ def write(
 
 def _base(model: str | None, configs: Path) -> tuple[str, dict]:
     """How a study names the model, and what is known of its `config.json`."""
-    if model is None or (configs / "models" / f"{model}.yaml").is_file():
-        return model or "smollm2-135m", {}
+    name = model or "smollm2-135m"
+    declaration = configs / "models" / f"{name}.yaml"
+    if declaration.is_file():
+        declared = strict_yaml.load(declaration).value
+        if declared.get("layout") == "network":
+            raise RetrofitError(f"{name} is no language model; this template measures text")
+        return name, declared.get("config") or {}
+    if model is None:
+        return name, {}
     directory = Path(model)
     if directory.is_dir():
-        file = directory / "config.json"
-        if not file.is_file():
-            raise RetrofitError(f"{directory} is not a model directory: it has no config.json")
-        try:
-            config = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise RetrofitError(f"{file} is not valid JSON: {error}") from None
-        return f"{{path: {json.dumps(str(directory.resolve()))}}}", config
+        return _path(directory), _checked(directory)
     if model.count("/") == 1 and not model.startswith(("/", ".")):
         return f"{{huggingface: {model}}}", {}
     raise RetrofitError(
         f"--model {model}: no such directory, no name of {configs}/models/, and no "
         "organisation/name of the hub"
     )
+
+
+def _path(model: Path) -> str:
+    return f"{{path: {json.dumps(str(model.resolve()))}}}"
+
+
+def _checked(directory: Path) -> dict:
+    """The `config.json` of a model directory that a study can start from.
+
+    What a run would refuse later is refused here: nothing to load, pickled weights, no tokenizer, an
+    architecture that transformers does not know or that is no causal language model.
+    """
+    # Imported here because it brings torch, which the other templates do without.
+    from methods.models.language import EXTRA, check_directory
+
+    config = check_directory(directory)
+    if not (directory / "tokenizer_config.json").is_file():
+        raise RetrofitError(
+            f"{directory} has no tokenizer (tokenizer_config.json), so no text can be read; save it "
+            f"there: AutoTokenizer.from_pretrained(NAME).save_pretrained({str(directory)!r})"
+        )
+    if not (directory / EXTRA).is_file():  # an artifact of ours says itself what to import
+        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+        kind = config.get("model_type")
+        if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+            guess = nearest(str(kind), MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+            raise RetrofitError(
+                f"{directory}: transformers has no causal language model of type {kind!r}"
+                + (f"; did you mean {guess!r}?" if guess else "")
+            )
+    return config
 
 
 def _group(config: dict) -> int:

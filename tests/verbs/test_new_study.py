@@ -29,6 +29,8 @@ def place(tmp_path, monkeypatch):
         "max_position_embeddings": 256,
     }
     (model / "config.json").write_text(json.dumps(config))
+    (model / "model.safetensors").write_bytes(b"")  # looked for, never read
+    (model / "tokenizer_config.json").write_text("{}")
     text = tmp_path / "log.txt"
     text.write_text("\n\n".join(PARAGRAPH for _ in range(60)))
     return tmp_path
@@ -59,6 +61,54 @@ def test_what_is_not_there_is_said(place, arguments, message):
     with pytest.raises(RetrofitError, match=message):
         new_study.write("mine", **arguments)
     assert not (place / "configs").exists()
+
+
+def drop(name):
+    return lambda model: (model / name).unlink()
+
+
+def pickled(model):
+    (model / "model.safetensors").rename(model / "pytorch_model.bin")
+
+
+def retype(kind):
+    def change(model):
+        config = json.loads((model / "config.json").read_text()) | {"model_type": kind}
+        (model / "config.json").write_text(json.dumps(config))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (drop("config.json"), "has no config.json"),
+        (drop("model.safetensors"), "has no weights"),
+        (pickled, "pickled weights.*convert them once"),
+        (drop("tokenizer_config.json"), r"has no tokenizer.*save_pretrained\("),
+        (retype("mistrall"), "no causal language model of type 'mistrall'; did you mean 'mistral'"),
+        (retype("vit"), "no causal language model of type 'vit'"),
+    ],
+)
+def test_a_directory_that_cannot_be_loaded_is_refused_at_once(place, spoil, message):
+    spoil(place / "model")
+    with pytest.raises(RetrofitError, match=message):
+        new_study.write("mine", model="model")
+    assert not (place / "configs").exists()
+
+
+def test_a_declared_model_gives_its_widths(tmp_path):
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / "small.yaml").write_text(
+        "layout: gguf\n"
+        "config: {hidden_size: 640, intermediate_size: 2048, num_attention_heads: 4, head_dim: 256}\n"
+    )
+    (models / "eyes.yaml").write_text("layout: network\n")
+    [study] = new_study.write("mine", model="small", configs=tmp_path)
+    assert "group_size: 128" in study.read_text()
+    with pytest.raises(RetrofitError, match="eyes is no language model"):
+        new_study.write("yours", model="eyes", configs=tmp_path)
 
 
 def test_a_text_too_short_for_windows_is_refused(place):
