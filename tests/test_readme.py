@@ -48,5 +48,6 @@ def test_studies_in_the_docs_can_be_planned(tmp_path):
 def test_links_in_the_docs_lead_somewhere():
     for page in Path("docs").glob("*.md"):
         text = page.read_text(encoding="utf-8")
-        for name in re.findall(r"`(tests/[\w/]+\.py)`", text):
+        for name, _, test in re.findall(r"`(tests/[\w/]+\.py)(::(\w+))?`", text):
             assert Path(name).exists(), name
+            assert f"def {test}" in Path(name).read_text(encoding="utf-8"), f"{name}::{test}"

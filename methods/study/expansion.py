@@ -284,7 +284,9 @@ class _Expander:
         )
 
     def _data_run(self, ref: DataRef) -> Run:
-        from methods.data.lock import data_key  # the planner's only look at the data floor
+        # The planner's only look at the data floor.
+        from methods.data.lock import data_key
+        from methods.data.spec import check_reference
 
         name = ref.dataset
         if name not in self._data_keys:
@@ -294,6 +296,10 @@ class _Expander:
                     [f"{self.path}: there is no data set '{name}'; {choices(name, known)}"]
                 )
             self._data_keys[name] = data_key(name)
+        try:
+            check_reference(ref.set)
+        except RetrofitError as error:
+            raise SpecError([f"{self.path}: {error}"]) from None
         # The content's hash is the truth; the code that built it only matters while it is not known.
         code = (
             ""

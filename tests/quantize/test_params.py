@@ -45,6 +45,7 @@ def test_defaults_are_the_papers():
     ("params", "values", "message"),
     [
         (AWQ, {"bits": 5}, "2, 3, 4 or 8"),
+        (RTN, {"bits": 17}, "2, 3, 4 or 8"),
         (AWQ, {"bits": "4"}, "bits"),
         (RTN, {"group_size": 0}, "group_size 0"),
         (RTN, {"group_size": -2}, "group_size -2"),

@@ -158,6 +158,25 @@ def test_mistakes_name_the_place_and_what_is_allowed(tmp_path, old, new, message
     assert "toy.yaml" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("wikipedia.trian", "no split 'trian'; did you mean 'train'?"),
+        ("wikipeda.train", "no data set 'wikipeda'; did you mean 'wikipedia'?"),
+    ],
+)
+def test_a_misspelt_data_set_or_split_is_refused_when_planning(tmp_path, reference, message):
+    steps = "[{method: reader}, {method: go-on}]"
+    text = STUDY.replace("title: A toy", f"title: A toy\ndata: {{train: {reference}}}")
+    text = text.replace("[{method: begin, size: 1}]", steps).replace(
+        "methods: {begin: {size: 9}}", ""
+    )
+    with pytest.raises(SpecError) as error:
+        plan(write(tmp_path, text), "full")
+    assert message in str(error.value)
+    assert "toy.yaml" in str(error.value)
+
+
 def test_a_gpu_is_part_of_the_key_only_where_one_is_asked_for(tmp_path):
     def runs(text):
         path = tmp_path / "toy.yaml"
