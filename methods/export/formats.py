@@ -30,6 +30,10 @@ PROBE = (2, 48)
 """Rows and tokens of the text on which logits are compared."""
 
 
+HALF = (
+    "; its dense tensors are float16, which may be too coarse for this model (weights of norms into "
+    "which scales were folded); compressed-tensors keeps float32"
+)
 GPTQMODEL_NEEDS = ("device-smi", "pypcre", "tokenicer", "logbar", "defuser", "dill", "datasets")
 GPTQMODEL_NEEDS += ("protobuf", "pillow", "ninja", "torchao")
 """What gptqmodel 7.7.0 imports; installed by name because its own list asks for another torch."""
@@ -41,12 +45,14 @@ class Format:
 
     tolerance: largest relative L2 distance of the logits from the model in memory.
     packed: whether it holds integer weights (and so needs a quantised model).
+    half: whether its dense tensors are float16.
     """
 
     write: Callable[[LanguageModel, Path], None]
     readers: dict[str, Callable[[Path], PreTrainedModel]]
     tolerance: float
     packed: bool
+    half: bool = False
     needs: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """{reader: packages that it imports}; a reader whose packages are missing is left out, and said."""
 
@@ -93,12 +99,15 @@ def export(model: LanguageModel, directory: Path, format: str) -> Check:
     try:
         chosen.write(model, aside)
         found = check(aside, format, model.model)
+        found.directory = directory
         if not found.passed:
-            raise RetrofitError(f"the export does not load back as the model: {found}")
+            raise RetrofitError(
+                f"the export does not load back as the model: {found}"
+                + (HALF if chosen.half else "")
+            )
         aside.rename(directory)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    found.directory = directory
     return found
 
 
@@ -230,6 +239,7 @@ FORMATS: dict[str, Format] = {
         {"our unpacker": _unpacked_awq, "transformers": _transformers},
         tolerance=5e-3,
         packed=True,
+        half=True,
         needs={"transformers": ("gptqmodel", "accelerate")},
     ),
     **{
@@ -238,6 +248,7 @@ FORMATS: dict[str, Format] = {
             {"our unpacker": _unpacked_gptq, "transformers": _transformers},
             tolerance=5e-3,
             packed=True,
+            half=True,
             needs={"transformers": ("gptqmodel", "optimum")},
         )
         for version in gptq_v1.VERSIONS

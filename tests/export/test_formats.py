@@ -97,6 +97,20 @@ def test_an_export_that_differs_is_removed(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_norms_too_fine_for_float16_are_said(tmp_path):
+    # Gemma multiplies by 1 + w: where that is small, the float16 of w has few digits of it.
+    model = tiny_model("gemma3")
+    for name, weight in model.named_parameters():
+        if name.endswith("pre_feedforward_layernorm.weight"):
+            torch.nn.init.uniform_(weight, -0.998, -0.990)
+        if "gate_proj" in name or "up_proj" in name:
+            weight.data *= 200  # as folding does: the product stays what it was
+    model = LanguageModel(model, quantized=quantize_model(model, [(4, 16, False)]))
+    with pytest.raises(RetrofitError, match=r"float16, which may be too coarse.*keeps float32"):
+        export(model, tmp_path / "out", "awq-gemm")
+    assert export(model, tmp_path / "out", "compressed-tensors").distances["ours"] == 0
+
+
 def test_refusals(tmp_path):
     with pytest.raises(RetrofitError, match="did you mean 'awq-gemm'"):
         export(packed_model(), tmp_path / "out", "awq_gemm")
