@@ -7,6 +7,7 @@ equally well, and none is trusted more than another.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -50,9 +51,9 @@ class Source(SpecModel):
     """{file name: member of the archive, path in the repository, address or local path}."""
 
     @property
+    @abstractmethod
     def label(self) -> str:
         """What a message calls this source."""
-        raise NotImplementedError
 
 
 class _Package(Source):

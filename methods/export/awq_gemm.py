@@ -17,15 +17,14 @@ memory (within the format's tolerance).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 
+from methods.export import half_checkpoint
 from methods.export.packed import PackedWeight
 from methods.study.errors import RetrofitError
 
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
 BITS = 4
 PER_WORD = 8
 ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
-LARGEST_ROUNDING = 2.0**-10
-"""Relative error of a float16 scale; more means that it fell into float16's subnormal range."""
 
 
 def pack_columns(codes: torch.Tensor) -> torch.Tensor:
@@ -62,22 +59,6 @@ def unpack_columns(words: torch.Tensor) -> torch.Tensor:
     codes = torch.empty(rows, count, PER_WORD, dtype=torch.uint8)
     codes[:, :, list(ORDER)] = nibbles.to(torch.uint8)
     return codes.reshape(rows, count * PER_WORD)
-
-
-def rounded(name: str, weight: PackedWeight) -> PackedWeight:
-    """`weight` with its scales rounded to float16, which is what this format can hold.
-
-    Raises RetrofitError where float16 cannot hold a scale that matters.
-    """
-    scale = weight.scale.half().float()
-    by_group = weight.codes.to(torch.int32).reshape(weight.shape[0], weight.groups, -1)
-    in_use = (by_group != weight.zero.to(torch.int32)[:, :, None]).any(-1)
-    error = ((scale - weight.scale).abs() / weight.scale.abs().clamp(min=1e-38))[in_use]
-    if error.numel() and not bool((error <= LARGEST_ROUNDING).all()):
-        raise RetrofitError(f"{name} has a scale that float16 cannot hold; use compressed-tensors")
-    return PackedWeight(
-        weight.codes, scale, weight.zero, weight.bits, weight.group_size, weight.symmetric
-    )
 
 
 def check_layers(quantized: Mapping[str, PackedWeight]) -> int:
@@ -106,28 +87,7 @@ def write(model: LanguageModel, directory: Path) -> None:
     """Write `model` into `directory`; RetrofitError for layers that the format cannot hold."""
     group_size = check_layers(model.quantized)
     linears = {n for n, m in model.model.named_modules() if isinstance(m, nn.Linear)}
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    packed_names = {f"{name}.weight" for name in model.quantized}
-    tensors: dict[str, torch.Tensor] = {}
-    stored: set[int] = set()
-    for key, value in model.model.state_dict().items():
-        if key in packed_names or value.data_ptr() in stored:
-            continue  # a tied weight is stored once, under its first name
-        stored.add(value.data_ptr())
-        tensors[key] = value.half().cpu().contiguous() if value.is_floating_point() else value.cpu()
-        if not torch.isfinite(tensors[key]).all():
-            raise RetrofitError(f"{key} holds a value beyond float16's range")
-    for name, weight in model.quantized.items():
-        weight = rounded(name, weight)
-        tensors[f"{name}.qweight"] = pack_columns(weight.codes.T)
-        tensors[f"{name}.qzeros"] = pack_columns(weight.zero.T)
-        tensors[f"{name}.scales"] = weight.scale.T.half().contiguous()
-    save_file(tensors, directory / "model.safetensors", {"format": "pt"})
-    config = model.model.config.to_dict()
-    config["dtype"] = "float16"
-    config["architectures"] = [type(model.model).__name__]
-    config["quantization_config"] = {
+    section = {
         "quant_method": "awq",
         "version": "gemm",
         "bits": BITS,
@@ -138,11 +98,15 @@ def write(model: LanguageModel, directory: Path) -> None:
         # format choose their own kernel and ignore the entry.
         "backend": "torch_awq",
     }
-    text = json.dumps(config, indent=2, sort_keys=True, default=str)
-    (directory / "config.json").write_text(text + "\n", "utf-8")
-    model.model.generation_config.save_pretrained(directory)
-    if model.tokenizer is not None:
-        model.tokenizer.save_pretrained(directory)
+    half_checkpoint.write(model, directory, _stored, section)
+
+
+def _stored(weight: PackedWeight) -> dict[str, torch.Tensor]:
+    return {
+        "qweight": pack_columns(weight.codes.T),
+        "qzeros": pack_columns(weight.zero.T),
+        "scales": weight.scale.T.half().contiguous(),
+    }
 
 
 def read(directory: Path) -> tuple[dict[str, PackedWeight], dict[str, torch.Tensor]]:
@@ -150,18 +114,13 @@ def read(directory: Path) -> tuple[dict[str, PackedWeight], dict[str, torch.Tens
 
     Raises RetrofitError for another format or parts that do not fit together.
     """
-    directory = Path(directory)
-    config = json.loads((directory / "config.json").read_text("utf-8"))
-    section = config.get("quantization_config") or {}
+    section = half_checkpoint.section_of(directory)
     if section.get("quant_method") != "awq" or section.get("version", "").lower() != "gemm":
         raise RetrofitError(f"{directory} is no AWQ GEMM checkpoint")
-    tensors: dict[str, torch.Tensor] = {}
-    for path in sorted(directory.glob("*.safetensors")):
-        tensors |= load_file(path)
+    tensors = half_checkpoint.tensors_of(directory)
     packed: dict[str, PackedWeight] = {}
-    for key in [key for key in tensors if key.endswith(".qweight")]:
-        name = key.removesuffix(".qweight")
-        codes = unpack_columns(tensors.pop(key)).T.contiguous()
+    for name in half_checkpoint.layers_in(tensors):
+        codes = unpack_columns(tensors.pop(f"{name}.qweight")).T.contiguous()
         zero = unpack_columns(tensors.pop(f"{name}.qzeros")).T.to(torch.int32).contiguous()
         scale = tensors.pop(f"{name}.scales").T.float().contiguous()
         symmetric = bool((zero == 2 ** (BITS - 1)).all())

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from methods.export import awq_gemm, gptq_v1
+from methods.export import awq_gemm, gptq
 from methods.export.packed import PackedWeight
 from methods.models import language
 from methods.models.language import LanguageModel
@@ -208,7 +208,7 @@ def _unpacked_awq(directory: Path) -> PreTrainedModel:
 
 
 def _unpacked_gptq(directory: Path) -> PreTrainedModel:
-    return _dense(directory, *gptq_v1.read(directory))
+    return _dense(directory, *gptq.read(directory))
 
 
 def _dense(
@@ -244,14 +244,14 @@ FORMATS: dict[str, Format] = {
     ),
     **{
         f"gptq-v{version}": Format(
-            partial(gptq_v1.write, version=version),
+            partial(gptq.write, version=version),
             {"our unpacker": _unpacked_gptq, "transformers": _transformers},
             tolerance=5e-3,
             packed=True,
             half=True,
             needs={"transformers": ("gptqmodel", "optimum")},
         )
-        for version in gptq_v1.VERSIONS
+        for version in gptq.VERSIONS
     },
 }
 

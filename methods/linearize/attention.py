@@ -8,6 +8,7 @@ base's own attention, for hybrid models and as the teacher of an attention trans
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -51,7 +52,7 @@ class Heads:
     turned_k: Tensor
 
 
-class LinearizedAttention(nn.Module):
+class LinearizedAttention(nn.Module, ABC):
     """What all layers share: the base's projections with the base's names, and grouped heads.
 
     The state dict of the base loads as it is; what a mechanism adds has names of its own.
@@ -97,9 +98,9 @@ class LinearizedAttention(nn.Module):
         mixed = mixed.to(hidden_states.dtype).transpose(1, 2).flatten(2)
         return self.o_proj(mixed), None
 
+    @abstractmethod
     def mix(self, heads: Heads, span: Span, mask: Tensor | None, cache: object) -> Tensor:
         """The heads' outputs `[B, H, T, d]`."""
-        raise NotImplementedError
 
     def layer_of(self, cache: object | None) -> WindowAndState | None:
         """This layer's part of a cache; RetrofitError for a cache made for another model."""

@@ -14,10 +14,13 @@ from torch import Tensor
 
 from methods.study.errors import RetrofitError
 
+LEVELS = 1_000_000
+"""Levels of spending that are told apart: a second for a hundred layers."""
+
 
 def taylor(gradient: Tensor, delta: Tensor) -> float:
-    """|sum g dw|: the first-order change of the loss."""
-    return float((gradient * delta).sum().abs())
+    """sum |g dw|: the first-order change of the loss, whatever the signs."""
+    return float((gradient * delta).abs().sum())
 
 
 def fisher(square: Tensor, delta: Tensor) -> float:
@@ -42,7 +45,9 @@ def allocate(
     """The width of each layer: least total cost with at most `average` bits a weight.
 
     costs: `[layers][candidates]`; sizes: weights of each layer. Exact, by dynamic programming over the
-    bits spent beyond the narrowest width; of equal choices the one with fewer bits in earlier layers.
+    bits spent beyond the narrowest width, in units of the sizes' greatest common divisor; beyond
+    `LEVELS` of these, what a layer spends is rounded up, so that the budget still holds. Of equal choices
+    the one with fewer bits in earlier layers.
     Raises RetrofitError where even the narrowest width is over the budget.
     """
     order = sorted(range(len(candidates)), key=lambda i: candidates[i])
@@ -55,8 +60,7 @@ def allocate(
         raise RetrofitError(
             f"average_bits {average} is below the narrowest candidate of {widths[0]} bits"
         )
-    # More than a few thousand levels of spending would cost time and decide nothing.
-    coarse = max(1, budget // 20_000)
+    coarse = max(1, budget // LEVELS)
     levels = budget // coarse
     best = torch.full((levels + 1,), float("inf"), dtype=torch.float64)
     best[0] = 0.0

@@ -26,7 +26,7 @@ class Selection(SpecModel):
     rule: Literal["all", "random", "ambiguous", "importance"] = Field(
         "all",
         description="ambiguous: nearest to the middle between two codes. importance: largest "
-        "|w - nearest| times the layer's mean input.",
+        "|w - nearest|.",
     )
     ratio: float = Field(1.0, gt=0, le=1, description="Share of the weights that are learned.")
 
@@ -36,7 +36,7 @@ class MixedPrecision(SpecModel):
 
     importance: Literal["taylor", "fisher", "sqnr", "random"] = Field(
         "fisher",
-        description="taylor: |sum g dw|. fisher: half the sum of g^2 dw^2. sqnr: relative squared "
+        description="taylor: sum |g dw|. fisher: half the sum of g^2 dw^2. sqnr: relative squared "
         "error of the weights. g: gradient of the loss on the model's own predictions.",
     )
     candidates: list[Literal[2, 3, 4, 8]] = Field([2, 3, 4, 8], min_length=2)
@@ -137,8 +137,15 @@ class LearnedRounding(GridParams):
             raise ValueError("learned_rounding has zero in the range: leave out zero_point")
         if self.range == "output" and self.start != "gptq":
             raise ValueError("range: output needs start: gptq")
-        if self.start == "gptq" and self.range == "mse" and self.parametrisation == "power":
+        if self.start == "gptq" and self.parametrisation == "power":
             raise ValueError("power grids have no column solver: start: nearest")
+        if self.start == "gptq" and (self.mixed_precision or self.eight_bits):
+            raise ValueError(
+                "the column solver rounds every layer to `bits`: start: nearest for "
+                "mixed_precision and eight_bits"
+            )
+        if self.loss == "fisher" and self.granularity == "layer":
+            raise ValueError("loss fisher weighs the outputs of blocks: granularity: block")
         if self.parametrisation == "power" and (self.mixed_precision or self.finish):
             raise ValueError("power grids take neither mixed_precision nor finish")
         if self.learn_exponent and self.parametrisation != "power":

@@ -31,7 +31,7 @@ from methods.models.blocks import in_dtype
 from methods.models.chain import Chain
 from methods.quantize.grid import Grid, grouped, least_error_range, scale_and_zero, weight_range
 from methods.quantize.reconstruct import Features, Learned, reconstruct
-from methods.quantize.rounding_variables import VARIABLES, Variable
+from methods.quantize.rounding_variables import VARIABLES, UniformVariable, Variable
 from methods.quantize.subject import Subject, subject_of
 from methods.quantize.widths import check_group_size
 from methods.run.metrics import Metric
@@ -270,7 +270,7 @@ def quantize_block(
         _store(layers, variables)
     for layer, variable in variables.items():
         full = f"{name}.{layer}".rstrip(".")
-        if variable.uniform:
+        if isinstance(variable, UniformVariable):
             done.packed[full] = variable.packed()
         else:
             done.simulated[full] = layers[layer].weight.detach().clone()
@@ -352,7 +352,11 @@ def _free(
 def _store(layers: dict[str, nn.Module], variables: dict[str, Variable]) -> None:
     for name, module in layers.items():
         variable = variables[name]
-        weight = variable.packed().dequantize() if variable.uniform else variable.weight(soft=False)
+        weight = (
+            variable.packed().dequantize()
+            if isinstance(variable, UniformVariable)
+            else variable.weight(soft=False)
+        )
         module.weight.data = weight.view_as(module.weight).to(module.weight)
 
 

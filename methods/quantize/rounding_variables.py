@@ -16,6 +16,7 @@ variable (`learn_range`), and a mask can hold weights at their nearest code. Wha
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 import torch
@@ -29,15 +30,13 @@ if TYPE_CHECKING:
     from methods.quantize.learned_params import LearnedRounding
 
 
-class Variable(nn.Module):
+class Variable(nn.Module, ABC):
     """One layer's rounding. groups: float32 `[out, groups, g]`, as it was before quantisation.
 
     start: where learning starts, on the same scale (the groups themselves, or compensated weights).
     free: bool like the groups, False where the nearest code is kept; None: all are free.
     shape: of the layer's weight, `[out, in]` or a convolution's; None: `[out, in]`.
     """
-
-    uniform = True
 
     def __init__(
         self,
@@ -83,22 +82,9 @@ class Variable(nn.Module):
         """Zero points `[out, groups]`."""
         return self.zero0
 
-    def learned_codes(self, soft: bool) -> Tensor:
-        """Codes with gradients; whole numbers unless `soft`."""
-        raise NotImplementedError
-
-    def codes(self, soft: bool = True) -> Tensor:
-        """Codes with gradients, held where they are not free."""
-        learned = self.learned_codes(soft)
-        if self.free is None:
-            return learned
-        nearest = to_codes(self.groups, self.scale0, self.zero0, self.grid)
-        return torch.where(self.free, learned, nearest)
-
+    @abstractmethod
     def weight(self, soft: bool = True) -> Tensor:
-        """The quantised weight `[out, in]` with gradients."""
-        codes = self.codes(soft)
-        return ((codes - self.zero().unsqueeze(-1)) * self.scale().unsqueeze(-1)).flatten(1)
+        """The quantised weight `[out, in]` with gradients; as deployed unless `soft`."""
 
     def regulariser(self, step: int, steps: int) -> Tensor | None:
         """A term of the loss, or None."""
@@ -106,6 +92,27 @@ class Variable(nn.Module):
 
     def project(self) -> None:
         """Put the parameters back where they may be, after an update; called without gradients."""
+
+
+class UniformVariable(Variable):
+    """A variable on a uniform grid: its result is integer codes, scales and zero points."""
+
+    @abstractmethod
+    def learned_codes(self, soft: bool) -> Tensor:
+        """Codes with gradients; whole numbers unless `soft`."""
+
+    def codes(self, soft: bool = True) -> Tensor:
+        """Codes with gradients; where they are not free, the nearest on the grid as it is now."""
+        learned = self.learned_codes(soft)
+        if self.free is None:
+            return learned
+        scale, zero = self.scale().detach(), self.zero().detach()
+        return torch.where(self.free, learned, to_codes(self.groups, scale, zero, self.grid))
+
+    def weight(self, soft: bool = True) -> Tensor:
+        """See `Variable`: (q - z) s."""
+        codes = self.codes(soft)
+        return ((codes - self.zero().unsqueeze(-1)) * self.scale().unsqueeze(-1)).flatten(1)
 
     @torch.no_grad()
     def packed(self) -> PackedWeight:
@@ -122,7 +129,7 @@ class Variable(nn.Module):
         )
 
 
-class AdaRound(Variable):
+class AdaRound(UniformVariable):
     """Floor or ceiling."""
 
     def start(self) -> None:
@@ -144,7 +151,7 @@ class AdaRound(Variable):
         return self.params.regularisation * rounding.rounding_regulariser(h, beta)
 
 
-class Shifted(Variable):
+class Shifted(UniformVariable):
     """Nearest code of w / s + v with a bounded v."""
 
     bound = 1.0
@@ -217,11 +224,9 @@ class AutoRound(Shifted):
             self.groups / scale.unsqueeze(-1), self.v, zero, self.grid.top
         )
         if self.free is not None:
-            codes = torch.where(self.free, codes, self._nearest(scale, zero))
+            nearest = to_codes(self.groups, scale.detach(), zero.detach(), self.grid)
+            codes = torch.where(self.free, codes, nearest)
         return ((codes - zero.unsqueeze(-1)) * scale.unsqueeze(-1)).flatten(1)
-
-    def _nearest(self, scale: Tensor, zero: Tensor) -> Tensor:
-        return to_codes(self.groups, scale.detach(), zero.detach(), self.grid)
 
     def project(self) -> None:
         """Keep v within half a step and the range within the weights'."""
@@ -230,7 +235,7 @@ class AutoRound(Shifted):
             part.clamp_(0, 1)
 
 
-class FullRange(Variable):
+class FullRange(UniformVariable):
     """Any code: a free number for each weight, rounded."""
 
     def start(self) -> None:
@@ -242,7 +247,7 @@ class FullRange(Variable):
         return (rounding.ste_round(self.u) + self.zero0.unsqueeze(-1)).clamp(0, self.grid.top)
 
 
-class FlexRound(Variable):
+class FlexRound(UniformVariable):
     """w / (s S2 s3): divisors for each element and each row, positive through exponentials."""
 
     def start(self) -> None:
@@ -261,8 +266,6 @@ class Power(Variable):
     """A power grid. `exponent: learn` learns one exponent for the layer (after NUPES, 2308.05600),
     and with a shift of each weight the whole grid can be reached; otherwise both are fixed.
     """
-
-    uniform = False
 
     def start(self) -> None:
         """The exponent that the settings give, and no shift."""
@@ -284,10 +287,6 @@ class Power(Variable):
             ratio = ratio + self.shift
         codes = rounding.ste_round(ratio).clamp(-top, top)
         return rounding.power_inverse(codes * scale, exponent).flatten(1)
-
-    def packed(self) -> PackedWeight:
-        """Refused by type: a power grid has no uniform codes."""
-        raise TypeError("a power grid has no uniform integer codes")
 
 
 VARIABLES: dict[str, type[Variable]] = {

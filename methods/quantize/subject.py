@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -39,7 +40,7 @@ SENSITIVITY_BATCHES = 4
 """Batches on which gradients of the float network are taken."""
 
 
-class Subject:
+class Subject(ABC):
     """A network with its calibration data. `dtype` is what is computed in."""
 
     kinds: ClassVar[tuple[type, ...]] = (nn.Linear,)
@@ -65,13 +66,13 @@ class Subject:
         """`module` in the dtype of computing, inside the `with`."""
         return in_dtype(module, self.dtype)
 
+    @abstractmethod
     def batches(self) -> list[Tensor]:
         """A few batches of network inputs, for gradients of the float network."""
-        raise NotImplementedError
 
+    @abstractmethod
     def logits(self, x: Tensor, weights: dict[str, Tensor]) -> Tensor:
         """The network's logits with some weights replaced."""
-        raise NotImplementedError
 
     def loss(self, x: Tensor, weights: dict[str, Tensor]) -> Tensor:
         """The task loss on what the network itself predicts first, which needs no labels."""
@@ -213,15 +214,15 @@ class Subject:
                 for name, layer in self.layers().items()
             }
 
+    @abstractmethod
     def network_inputs(self) -> Tensor:
         """All calibration inputs of the network."""
-        raise NotImplementedError
 
+    @abstractmethod
     def result(
         self, packed: dict[str, PackedWeight], facts: dict[str, Any], metrics: dict[str, Metric]
     ) -> Any:
         """The payload of the run."""
-        raise NotImplementedError
 
 
 class TextSubject(Subject):

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from methods.export.awq_gemm import check_layers, pack_columns, read, rounded, unpack_columns, write
+from methods.export.awq_gemm import check_layers, pack_columns, read, unpack_columns, write
+from methods.export.half_checkpoint import rounded
 from methods.export.packed import PackedWeight
 from methods.models.language import LanguageModel
 from methods.study.errors import RetrofitError

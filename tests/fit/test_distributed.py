@@ -5,6 +5,7 @@ import socket
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from methods.fit.batches import Batches
@@ -45,7 +46,7 @@ def worker(rank, port, directory):
     assert accelerator.num_processes == 2
     state = train((accelerator.process_index, accelerator.num_processes), accelerator)
     if accelerator.is_main_process:
-        torch.save(state, f"{directory}/state.pt")
+        save_file(state, f"{directory}/state.safetensors")
     accelerator.end_training()
 
 
@@ -55,6 +56,6 @@ def test_two_processes_take_the_steps_of_one(tmp_path):
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
     torch.multiprocessing.spawn(worker, (port, str(tmp_path)), nprocs=2)
-    together = torch.load(tmp_path / "state.pt")
+    together = load_file(tmp_path / "state.safetensors")
     for name, alone in train().items():
         torch.testing.assert_close(together[name], alone, atol=1e-6, rtol=1e-5)

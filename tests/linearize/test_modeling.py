@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 from transformers.cache_utils import DynamicCache
 
@@ -141,17 +142,22 @@ def test_a_cache_made_for_another_model_is_refused():
 def test_files_load_by_the_auto_class_in_a_plain_script(name, tmp_path):
     model = converted(name, "qwen2")
     model.save_pretrained(tmp_path)
-    torch.save(model(tokens()).logits, tmp_path / "wanted.pt")
+    (tmp_path / "wanted").mkdir()
+    save_file(
+        {"logits": model(tokens()).logits.detach()}, tmp_path / "wanted" / "logits.safetensors"
+    )
     again = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert torch.equal(again(tokens()).logits, model(tokens()).logits)
     if name != "gla":
         return
     script = (
         "import sys, torch, methods.linearize.modeling\n"
+        "from safetensors.torch import load_file\n"
         "from transformers import AutoModelForCausalLM\n"
         "model = AutoModelForCausalLM.from_pretrained(sys.argv[1])\n"
         "x = torch.randint(3, 101, (2, 150), generator=torch.Generator().manual_seed(1))\n"
-        "assert torch.equal(model(x).logits, torch.load(sys.argv[1] + '/wanted.pt'))\n"
+        "wanted = load_file(sys.argv[1] + '/wanted/logits.safetensors')['logits']\n"
+        "assert torch.equal(model(x).logits, wanted)\n"
     )
     subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True)
 

@@ -170,6 +170,25 @@ def test_weights_that_are_not_free_keep_their_nearest_code():
         assert not torch.equal(learned.codes(soft=False), start.codes(soft=False))
 
 
+def test_weights_that_are_not_free_follow_a_learned_scale():
+    weight = torch.randn(4, 32, generator=torch.Generator().manual_seed(0))
+    start = variable("full_range", weight, 4)
+    held = torch.zeros(4, 1, 32, dtype=torch.bool)
+    learned = VARIABLES["full_range"](
+        start.groups, start.scale0, start.zero0, start.grid, start.params, held
+    )
+    with torch.no_grad():
+        learned.log_scale.fill_(0.3)
+        scale = start.scale0 * torch.tensor(0.3).exp()
+        wanted = nearest(start.groups, scale, start.zero0, start.grid).dequantize()
+        close(learned.weight(soft=False), wanted)
+
+
+def test_taylor_importance_does_not_cancel():
+    gradient, delta = torch.tensor([[1.0, 1.0]]), torch.tensor([[0.5, -0.5]])
+    assert bit_allocation.taylor(gradient, delta) == 1.0
+
+
 def test_the_dequantised_weight_has_the_gradient_of_its_formula():
     g = torch.Generator().manual_seed(0)
     codes = torch.randint(0, 16, (6, 32), generator=g).to(torch.uint8)

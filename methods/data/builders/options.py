@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from abc import abstractmethod
 from typing import ClassVar
 
 from methods.study.spec_model import SpecModel
@@ -17,9 +18,9 @@ class BuilderOptions(SpecModel):
     name: str
 
     @property
+    @abstractmethod
     def splits(self) -> list[str]:
         """The splits that `build` makes."""
-        raise NotImplementedError
 
 
 def check_shares(shares: dict[str, float]) -> dict[str, float]:

@@ -27,17 +27,14 @@ the distances are in `benchmarks/README.md`. vLLM itself was read, not run.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors.torch import load_file, save_file
 
-from methods.export import bitstream
-from methods.export.awq_gemm import rounded
+from methods.export import bitstream, half_checkpoint
 from methods.export.packed import PackedWeight
 from methods.study.errors import RetrofitError
 
@@ -107,31 +104,18 @@ def check_layers(quantized: Mapping[str, PackedWeight], version: int = 1) -> tup
 def write(model: LanguageModel, directory: Path, version: int = 1) -> None:
     """Write `model` into `directory`; RetrofitError for layers that the format cannot hold."""
     bits, group_size = check_layers(model.quantized, version)
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    packed_names = {f"{name}.weight" for name in model.quantized}
-    tensors: dict[str, torch.Tensor] = {}
-    stored: set[int] = set()
-    for key, value in model.model.state_dict().items():
-        if key in packed_names or value.data_ptr() in stored:
-            continue  # a tied weight is stored once, under its first name
-        stored.add(value.data_ptr())
-        tensors[key] = value.half().cpu().contiguous() if value.is_floating_point() else value.cpu()
-        if not torch.isfinite(tensors[key]).all():
-            raise RetrofitError(f"{key} holds a value beyond float16's range")
     offset = 1 if version == 1 else 0
-    for name, weight in model.quantized.items():
-        weight = rounded(name, weight)
-        tensors[f"{name}.qweight"] = pack_rows(weight.codes.T, bits)
-        tensors[f"{name}.qzeros"] = pack_rows(weight.zero - offset, bits).T.contiguous()
-        tensors[f"{name}.scales"] = weight.scale.T.half().contiguous()
+
+    def stored(weight: PackedWeight) -> dict[str, torch.Tensor]:
         group = torch.arange(weight.shape[1]) // weight.columns_per_group
-        tensors[f"{name}.g_idx"] = group.to(torch.int32)
-    save_file(tensors, directory / "model.safetensors", {"format": "pt"})
-    config = model.model.config.to_dict()
-    config["dtype"] = "float16"
-    config["architectures"] = [type(model.model).__name__]
-    config["quantization_config"] = {
+        return {
+            "qweight": pack_rows(weight.codes.T, bits),
+            "qzeros": pack_rows(weight.zero - offset, bits).T.contiguous(),
+            "scales": weight.scale.T.half().contiguous(),
+            "g_idx": group.to(torch.int32),
+        }
+
+    section = {
         "quant_method": "gptq",
         "bits": bits,
         "group_size": group_size,
@@ -142,11 +126,7 @@ def write(model: LanguageModel, directory: Path, version: int = 1) -> None:
         # gptqmodel's automatic choice compiles C++ for minutes on a CPU; other readers ignore it.
         "backend": "torch",
     }
-    text = json.dumps(config, indent=2, sort_keys=True, default=str)
-    (directory / "config.json").write_text(text + "\n", "utf-8")
-    model.model.generation_config.save_pretrained(directory)
-    if model.tokenizer is not None:
-        model.tokenizer.save_pretrained(directory)
+    half_checkpoint.write(model, directory, stored, section)
 
 
 def read(directory: Path) -> tuple[dict[str, PackedWeight], dict[str, torch.Tensor]]:
@@ -154,21 +134,16 @@ def read(directory: Path) -> tuple[dict[str, PackedWeight], dict[str, torch.Tens
 
     Raises RetrofitError for another format or an order of columns (`g_idx`) that is not plain.
     """
-    directory = Path(directory)
-    config = json.loads((directory / "config.json").read_text("utf-8"))
-    section = config.get("quantization_config") or {}
+    section = half_checkpoint.section_of(directory)
     written = section.get("checkpoint_format")
     if section.get("quant_method") != "gptq" or written not in VERSIONS.values():
         raise RetrofitError(f"{directory} is no GPTQ checkpoint of version 1 or 2")
     offset = 1 if written == VERSIONS[1] else 0
     bits, group_size = section["bits"], section["group_size"]
-    tensors: dict[str, torch.Tensor] = {}
-    for path in sorted(directory.glob("*.safetensors")):
-        tensors |= load_file(path)
+    tensors = half_checkpoint.tensors_of(directory)
     packed: dict[str, PackedWeight] = {}
-    for key in [key for key in tensors if key.endswith(".qweight")]:
-        name = key.removesuffix(".qweight")
-        codes = unpack_rows(tensors.pop(key), bits).T.contiguous()
+    for name in half_checkpoint.layers_in(tensors):
+        codes = unpack_rows(tensors.pop(f"{name}.qweight"), bits).T.contiguous()
         zero = unpack_rows(tensors.pop(f"{name}.qzeros").T, bits).to(torch.int32) + offset
         scale = tensors.pop(f"{name}.scales").T.float().contiguous()
         order = tensors.pop(f"{name}.g_idx")

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from methods.export.gptq_v1 import (
+from methods.export.gptq import (
     check_layers,
     pack_rows,
     read,
