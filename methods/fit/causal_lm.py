@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy
 from methods.fit.batches import Batches
 from methods.fit.loop import fit
 from methods.fit.schedules import constant, cosine, warm_up
+from methods.measure.perplexity import text_windows
 from methods.study.errors import RetrofitError
 
 if TYPE_CHECKING:
@@ -59,9 +60,7 @@ def training_windows(
         raise RetrofitError(f"training needs text, and {text.name} is {type(text).__name__}")
     if tuning.loss_on == "answer":
         return packed(text, tokenizer, tuning.length, tuning.answer_after)
-    # verbose=False: the length of a whole corpus is no reason to warn about the model's context.
-    ids = tokenizer("\n\n".join(text.documents), verbose=False)["input_ids"]
-    tokens = torch.tensor(_whole(ids, tuning.length, text.name)).view(-1, tuning.length)
+    _, tokens = text_windows(text, tokenizer, tuning.length, None)
     return Windows(tokens, tokens)
 
 
@@ -165,7 +164,7 @@ def tune(
     with frozen_in(model, getattr(torch, tuning.compute_dtype), added or set()):
         adapted = _with_adapters(model, tuning, context)
         if tuning.gradient_checkpointing:
-            model.gradient_checkpointing_enable()
+            model.activation_checkpointing_enable()
             model.enable_input_require_grads()
         trained = Trained(adapted)
         batches = Batches(len(windows.tokens), tuning.batch, context.seed_for("training windows"))
@@ -186,7 +185,7 @@ def tune(
             label=f"{tuning.tokens} tokens",
         )
         if tuning.gradient_checkpointing:
-            model.gradient_checkpointing_disable()
+            model.activation_checkpointing_disable()
     if adapted is not model:
         model = adapted.merge_and_unload()
     return model.requires_grad_(False).eval()

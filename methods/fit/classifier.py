@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy
 from methods.fit.batches import Batches, as_batch_first, shift_and_flip, standardise, stream
 from methods.fit.loop import fit
 from methods.fit.schedules import cosine, warm_up
+from methods.measure.classification import accuracy
 
 if TYPE_CHECKING:
     from methods.data.formats import Images
@@ -63,13 +64,10 @@ def train(
 
     def after_epoch(epoch: int) -> None:
         if validation is not None and len(validation.y):
-            found = network.logits(validation.x).argmax(1)
             context.record(
                 step=(epoch + 1) * batches.per_epoch,
                 epoch=epoch + 1,
-                validation_accuracy=float(
-                    (found == torch.from_numpy(validation.y)).double().mean()
-                ),
+                validation_accuracy=accuracy(network, validation),
             )
 
     fit(

@@ -107,16 +107,12 @@ def recurrent(
     return torch.stack(outputs, 3).flatten(1, 2), state
 
 
-def parallel(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    log_gate: Tensor | None = None,
-    state: Tensor | None = None,
-    side: Side = "key",
-) -> tuple[Tensor, Tensor]:
-    """All pairs at once, weighted by exp(b_t) exp(-b_s): correct while the sum of |l| is below 80."""
-    return chunked(q, k, v, log_gate, state, side, chunk=q.shape[2], block=1, factored=True)
+def parallel(q: Tensor, *inputs: Tensor | None, side: Side = "key") -> tuple[Tensor, Tensor]:
+    """All pairs at once, weighted by exp(b_t) exp(-b_s): correct while the sum of |l| is below 80.
+
+    Takes what `recurrent` takes.
+    """
+    return chunked(q, *inputs, side=side, chunk=q.shape[2], block=1, factored=True)
 
 
 def chunked(

@@ -10,9 +10,9 @@ from methods.large_batch.params import LargeBatch
 from methods.large_batch.train import apply, regime_of
 from methods.models.networks.network import load
 from methods.models.networks.params import FullyConnectedSizes, ResidualSizes
-from methods.run.checkpoint import Checkpoint
 from methods.run.context import Context
 from methods.study.errors import RetrofitError
+from tests.fit.killed import resumed
 
 SMALL = FullyConnectedSizes(width=16, depth=2)
 
@@ -139,28 +139,10 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path, monkeypatch):
     params = settings(batch="large", large_batch=64, ghost_size=16, lr_rule="sqrt", noise=0.5)
     expected, history = run(params)
 
-    class KilledError(Exception):
-        pass
-
-    rows = []
-    context = Context(checkpoint=Checkpoint(tmp_path, rows), history=rows)
-    monkeypatch.setattr(context.checkpoint, "every", lambda seconds: True)
-    record = context.record
-
-    def dying(**row):
-        if row["step"] == 11:
-            raise KilledError
-        record(**row)
-
-    context.record = dying
-    with pytest.raises(KilledError):
-        apply(None, DATA, params, context)
-    rows = []
-    context = Context(checkpoint=Checkpoint(tmp_path, rows), history=rows)
-    found = apply(None, DATA, params, context)
+    found, again = resumed(lambda c: apply(None, DATA, params, c), 11, tmp_path, monkeypatch)
     for name, tensor in expected.module.state_dict().items():
         assert torch.equal(tensor, found.module.state_dict()[name]), name
-    assert context.history == history
+    assert again == history
     assert found.metrics == expected.metrics
 
 

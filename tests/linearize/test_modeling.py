@@ -189,7 +189,7 @@ def test_gradient_checkpointing_gives_the_same_gradients():
     for on in (False, True):
         model = converted().train().requires_grad_(True)
         if on:
-            model.gradient_checkpointing_enable()
+            model.activation_checkpointing_enable()
         model(tokens(), labels=tokens(), use_cache=False).loss.backward()
         grads.append(model.model.layers[0].self_attn.k_proj.weight.grad)
     torch.testing.assert_close(*grads)

@@ -7,12 +7,12 @@ from pydantic import ValidationError
 
 from methods.data.formats import Images, Table
 from methods.models.networks.network import load
-from methods.run.checkpoint import Checkpoint
 from methods.run.context import Context
 from methods.study.errors import RetrofitError
 from methods.study.registry import find
 from methods.train.params import TrainClassifier
 from methods.train.train_classifier import apply
+from tests.fit.killed import resumed
 
 VIT = {"architecture": "vit", "patch": 4, "width": 16, "depth": 1, "heads": 2}
 
@@ -70,25 +70,10 @@ def test_it_learns_and_what_it_saves_is_what_it_is(tmp_path, network, least):
 def test_a_killed_run_resumes_to_the_same_bits(tmp_path, monkeypatch):
     params = settings(validation=0.2, augment=True, label_smoothing=0.1)
     expected, history = run(params)
-    rows = []
-    context = Context(checkpoint=Checkpoint(tmp_path, rows), history=rows)
-    monkeypatch.setattr(context.checkpoint, "every", lambda seconds: True)
-    record = context.record
-
-    def dying(**row):
-        if row["step"] == 37:
-            raise KeyboardInterrupt
-        record(**row)
-
-    context.record = dying
-    with pytest.raises(KeyboardInterrupt):
-        apply(None, DATA, params, context)
-    rows = []
-    context = Context(checkpoint=Checkpoint(tmp_path, rows), history=rows)
-    found = apply(None, DATA, params, context)
+    found, again = resumed(lambda c: apply(None, DATA, params, c), 37, tmp_path, monkeypatch)
     for name, tensor in expected.module.state_dict().items():
         assert torch.equal(tensor, found.module.state_dict()[name]), name
-    assert context.history == history
+    assert again == history
     assert found.metrics == expected.metrics
 
 
