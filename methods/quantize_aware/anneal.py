@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from methods.models.networks.network import Network
 from methods.quantize_aware.distillation import Teacher
-from methods.quantize_aware.modules import WeightQuantizer
+from methods.quantize_aware.modules import WeightQuantizer, masters
 from methods.quantize_aware.payload import QuantizedNetwork
 from methods.quantize_aware.plans import LayerPlan, Plan
 from methods.quantize_aware.training import (
@@ -36,7 +36,6 @@ from methods.quantize_aware.training import (
     float_copy,
     followed,
     images_of,
-    masters,
     tracker_of,
     train,
     watch,

@@ -103,14 +103,15 @@ class _LSQ(torch.autograd.Function):
         (position,) = context.saved_tensors
         low, high, axis, steps = context.limits
         clamped = position.clamp(low, high)
-        outside = clamped != position
-        error = clamped.round_().sub_(position.masked_fill(outside, 0))
+        # As numbers: on a CPU, masks of bools take ten times as long to apply.
+        inside = torch.eq(clamped, position, out=torch.empty_like(position))
+        error = clamped.round_().addcmul_(position, inside, value=-1)
         others = list(range(position.dim()))
         if axis is not None:
             others.remove(axis % position.dim())
         scale = (high * position.numel() / steps) ** -0.5
         to_step = error.mul_(gradient).sum(others).reshape(-1).mul_(scale)
-        return gradient.masked_fill(outside, 0), to_step, None, None, None
+        return inside.mul_(gradient), to_step, None, None, None
 
 
 def lsq(x: Tensor, step: Tensor, bits: int, signed: bool = True, axis: int | None = None) -> Tensor:
