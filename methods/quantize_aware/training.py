@@ -37,6 +37,12 @@ TRACKED_BITS = 4
 IN_BAND = 0.005
 """How near to a threshold, in steps, `oscillation/in_band` counts."""
 QUERY_KEY = ("q_proj", "k_proj", "product_layer")
+METRICS = {
+    "oscillating": "oscillation/all",
+    "oscillating_query_key": "oscillation/query_key",
+    "in_band": "in_band",
+}
+"""What the columns of the history are called among the metrics."""
 DENSE_BITS = 16
 """Of what is not quantised, and of scales, in `deployed_bytes`."""
 
@@ -231,9 +237,8 @@ def finished(
         "updates": Metric(updates, unit="updates"),
         "deployed_bytes": Metric(size, unit="B", higher_is_better=False),
     }
-    parts = shares(network.module, tracker)
-    for name, value in parts.items():
-        metrics[f"oscillation/{name}"] = Metric(value, higher_is_better=False)
+    for name, value in shares(network.module, tracker).items():
+        metrics[METRICS[name]] = Metric(value, higher_is_better=False)
     if (entropy := code_entropy(network.module)) is not None:
         metrics["code_entropy"] = Metric(entropy, unit="bit", higher_is_better=True)
     if data.validation is not None:
