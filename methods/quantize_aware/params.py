@@ -93,6 +93,8 @@ class OFQ(QuantizedTraining):
             raise ValueError(
                 "freeze sets weights, and the product of query and key is no weight: query_key: plain"
             )
+        if self.bits == FLOAT_BITS and self.activation_bits not in (None, FLOAT_BITS):
+            raise ValueError("bits 32 rounds nothing: leave out activation_bits")
         if self.stabilise != "none" and self.bits == FLOAT_BITS:
             raise ValueError(f"stabilise {self.stabilise}: nothing is rounded with 32 bits")
         if not all(0 < level < 1 for level in self.freeze_above):

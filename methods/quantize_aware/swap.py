@@ -130,7 +130,7 @@ def survey(
             )
         elif bits < FLOAT_BITS:
             edge = name in edges
-            width = min(edge_bits, FLOAT_BITS) if edge else received
+            width = edge_bits if edge else received
             plans[name] = LayerPlan(
                 "lsq" if edge else weights,
                 edge_bits if edge else bits,
@@ -144,6 +144,8 @@ def _check_bits(bits: int, activation_bits: int | None, edge_bits: int, weights:
         if value is not None and value != FLOAT_BITS and not 2 <= value <= 8:
             why = "; one bit breaks the grid" if value == 1 else ""
             raise RetrofitError(f"{label} {value}: allowed are 2 to 8, or 32 for none{why}")
+    if bits == FLOAT_BITS and activation_bits not in (None, FLOAT_BITS):
+        raise RetrofitError("bits 32 rounds nothing: leave out activation_bits")
     if not 2 <= edge_bits <= 8:
         raise RetrofitError(f"edge_bits {edge_bits}: allowed are 2 to 8")
     if weights not in ("statsq", "lsq"):

@@ -24,6 +24,7 @@ def test_the_defaults_are_the_papers():
         (OFQ, {"bits": 1}, "1 bit: StatsQ's grid is broken there"),
         (OFQ, {"activation_bits": 1}, "1 bit"),
         (OFQ, {"bits": 16}, "16 bits: allowed are 2 to 8, or 32"),
+        (OFQ, {"bits": 32, "activation_bits": 4}, "leave out activation_bits"),
         (OFQ, {"weights": "stats"}, "statsq"),
         (OFQ, {"query_keys": "plain"}, "did you mean 'query_key'"),
         (OFQ, {"stabilise": "freeze"}, "the product of query and key is no weight"),
