@@ -64,7 +64,7 @@ def apply(
 
     Metrics: `oscillation/all`, `oscillation/query_key` and `in_band` (shares of the weights of 4 bits or
     fewer, after the last update), `code_entropy`, `deployed_bytes` (codes at their width, the rest at 16
-    bits), `updates`, and with validation images `validation_accuracy`.
+    bits), `macs` of one image, `updates`, and with validation images `validation_accuracy`.
 
     Raises RetrofitError: no base or one that is no vision network, quantised already, query_key without
     attention, StatsQ on pruned weights, images that do not fit, a loss that is not finite.

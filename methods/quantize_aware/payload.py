@@ -111,7 +111,7 @@ class QuantizedNetwork(Network):
 
     @torch.no_grad()
     def _check(self, directory: Path) -> None:
-        shape = _images_of(self.arguments, self.architecture)
+        shape = input_shape(self.arguments, self.architecture)
         x = torch.randn(4, *shape, generator=torch.Generator().manual_seed(0))
         again = load_integer(directory).module
         mine = copy.deepcopy(self.module).cpu().eval()
@@ -119,7 +119,7 @@ class QuantizedNetwork(Network):
             raise RetrofitError("the integer form, loaded back, gives other logits")
 
 
-def _images_of(arguments: dict[str, Any], architecture: str) -> tuple[int, ...]:
+def input_shape(arguments: dict[str, Any], architecture: str) -> tuple[int, ...]:
     """The shape of one input of a network: `[c, h, w]`, or `[inputs]`."""
     if architecture == "fully_connected":
         return (arguments["inputs"],)

@@ -15,12 +15,13 @@ from methods.fit.batches import Batches, as_batch_first, shift_and_flip, standar
 from methods.fit.classifier import decayed
 from methods.fit.loop import Stateful, fit
 from methods.measure.classification import accuracy
+from methods.measure.cost import count
 from methods.measure.size import deployed_bits
 from methods.models.networks.network import Network
 from methods.quantize_aware.distillation import Teacher, distillation_loss
 from methods.quantize_aware.modules import WeightQuantizer, masters
 from methods.quantize_aware.oscillation import Oscillation, Tracker
-from methods.quantize_aware.payload import QuantizedNetwork
+from methods.quantize_aware.payload import QuantizedNetwork, input_shape
 from methods.quantize_aware.plans import Plan
 from methods.quantize_aware.swap import left_float
 from methods.run.metrics import Metric
@@ -232,10 +233,12 @@ def finished(
         plans=plans,
         teacher=teacher,
     )
+    one = torch.zeros(1, *input_shape(network.arguments, network.architecture))
     size = deployed_bits(result.network, result.quantized, DENSE_BITS, DENSE_BITS) / 8
     metrics = {
         "updates": Metric(updates, unit="updates"),
         "deployed_bytes": Metric(size, unit="B", higher_is_better=False),
+        "macs": Metric(count(result.network, one).macs, unit="MAC", higher_is_better=False),
     }
     for name, value in shares(network.module, tracker).items():
         metrics[METRICS[name]] = Metric(value, higher_is_better=False)

@@ -140,6 +140,17 @@ def test_deployed_bytes_by_hand():
     assert network.metrics["deployed_bytes"].value == (codes + 16 * (scales + dense)) / 8
 
 
+def test_multiplications_by_hand():
+    width, heads, inner, tokens, depth = 24, 2, 96, 5, 2
+    plain = run(settings(query_key="plain", epochs=1))[0].metrics["macs"].value
+    edges = 4 * 16 * width + 10 * width
+    rest = 2 * tokens * width**2 + tokens**2 * width + 2 * tokens * width * inner
+    assert plain == edges + depth * (2 * tokens * width**2 + tokens**2 * width + rest)
+    # The joint matrix maps a token to all heads, and scores are as wide as the network, for each head.
+    joint = heads * tokens * width**2 + heads * tokens**2 * width + heads * tokens * width
+    assert trained().metrics["macs"].value == edges + depth * (joint + rest)
+
+
 def test_a_corrupted_code_is_noticed_when_saving(tmp_path):
     network = run(settings(epochs=1))[0]
     name, packed = next(iter(network.quantized.items()))
