@@ -1,0 +1,1 @@
+"""Training through the rounding: oscillation-free quantization (OFQ) and what it is compared with."""
