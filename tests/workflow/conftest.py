@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,7 @@ WORK = """
 import json
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from methods.run.metrics import Metric
 from methods.study.errors import RetrofitError
 from methods.toy.constant import STEP
@@ -81,6 +84,8 @@ def apply(base, data, params, context):
 
             time.sleep(params.seconds / 10)
             context.checkpoint.save({"unused": torch.zeros(1)}, {"done": step + 1, "values": values})
+            while Path("hold").exists():
+                time.sleep(0.02)
     return Number(sum(values))
 
 
@@ -168,6 +173,16 @@ class Project:
             "small: [{method: toy, size: 1}]",
             f"small: [{{method: toy, size: 1, seconds: {seconds}}}]",
         )
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """The slow job stops after its next checkpoint until this ends, however busy the machine is."""
+        hold = self.root / "hold"
+        hold.touch()
+        try:
+            yield
+        finally:
+            hold.unlink()
 
     def made(self) -> dict[str, int]:
         """When each finished run was made, by `<kind>/<name>`."""

@@ -72,10 +72,11 @@ def test_a_killed_job_is_named_and_the_others_finish(fresh, undisturbed):
 
 def test_jobs_that_outlive_snakemake_are_waited_for_and_kept(fresh, undisturbed):
     fresh.slow_down(3)
-    running = fresh.start("snakemake", "--cores", "2")
-    fresh.wait_for(CHECKPOINT)
-    os.kill(running.pid, signal.SIGKILL)
-    output = fresh.snakemake(ok=False)
+    with fresh.held():
+        running = fresh.start("snakemake", "--cores", "2")
+        fresh.wait_for(CHECKPOINT)
+        os.kill(running.pid, signal.SIGKILL)
+        output = fresh.snakemake(ok=False)
     assert "a job of an earlier snakemake still makes toy-" in output
     assert "Traceback" not in output
     deadline = time.monotonic() + 60
@@ -92,10 +93,11 @@ def test_jobs_that_outlive_snakemake_are_waited_for_and_kept(fresh, undisturbed)
 
 def test_two_at_once_one_works_and_one_says_why_not(fresh, undisturbed):
     fresh.slow_down(3)
-    first = fresh.start("snakemake", "--cores", "2")
-    fresh.wait_for(CHECKPOINT)
-    assert "another snakemake is making results/" in fresh.snakemake(ok=False)
-    assert "apply" in fresh.snakemake("-n")  # looking is allowed
+    with fresh.held():
+        first = fresh.start("snakemake", "--cores", "2")
+        fresh.wait_for(CHECKPOINT)
+        assert "another snakemake is making results/" in fresh.snakemake(ok=False)
+        assert "apply" in fresh.snakemake("-n")  # looking is allowed
     fresh.finish(first)
     assert fresh.numbers() == undisturbed.numbers()
 
