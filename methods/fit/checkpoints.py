@@ -60,9 +60,10 @@ def unpack(
             f"the checkpoint of {context.label} does not fit its network ({error})"
         ) from None
     moments: dict[int, dict[str, Any]] = {int(k): dict(v) for k, v in state["optimizer"].items()}
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for name, tensor in _under(tensors, "optimizer").items():
         index, key = name.split("/")
-        moments.setdefault(int(index), {})[key] = tensor
+        moments.setdefault(int(index), {})[key] = _as_laid_out(tensor, parameters[int(index)])
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": moments, "param_groups": groups})
     for name, item in kept.items():
@@ -71,6 +72,16 @@ def unpack(
     if context.device.startswith("cuda"):
         torch.cuda.set_rng_state(tensors["generator/cuda"], context.device)
     return state["step"]
+
+
+def _as_laid_out(moment: Tensor, parameter: Tensor) -> Tensor:
+    """The moment in its parameter's memory format, which files do not keep.
+
+    Fused optimisers walk through both as they lie, and would pair the wrong numbers.
+    """
+    if moment.shape != parameter.shape:
+        return moment
+    return torch.empty_like(parameter, dtype=moment.dtype, device=moment.device).copy_(moment)
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

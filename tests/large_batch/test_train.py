@@ -161,3 +161,12 @@ def test_wrong_data_and_a_short_first_phase():
     network, _ = run(settings(batch="large", large_batch=180, epochs=2, milestones=[1]))
     assert "log_slope" not in network.metrics
     assert network.metrics["distance"].value > 0
+
+
+def test_a_killed_convolution_network_resumes_to_the_same_bits(tmp_path, monkeypatch):
+    # its moments lie channels-last, as its weights, which a file does not keep
+    params = settings(network=ResidualSizes(width=4, blocks=1), epochs=2, milestones=[])
+    expected, _ = run(params)
+    found, _ = resumed(lambda context: apply(None, DATA, params, context), 23, tmp_path, monkeypatch)
+    for name, tensor in expected.module.state_dict().items():
+        assert torch.equal(tensor, found.module.state_dict()[name]), name
