@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from methods.grow.coefficients import Policy
+from methods.grow.coefficients import POLICIES, Policy
 from methods.grow.members import Bank, MemberNorm, TemplateLayer
-from methods.grow.mixing import Initialisation
+from methods.grow.mixing import Initialisation, assemble
 from methods.study.errors import RetrofitError, choices
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -148,8 +148,6 @@ class Mixture(nn.Module):
         normalisations are new objects: make the optimiser after this call.
         Raises RetrofitError for an unknown policy, one that does not suit the sets, a second growth.
         """
-        from methods.grow.coefficients import POLICIES
-
         if policy not in POLICIES:
             raise RetrofitError(f"there is no policy '{policy}'; {choices(policy, POLICIES)}")
         if self.has_grown:
@@ -224,10 +222,9 @@ class Mixture(nn.Module):
             tensors = self.tensors("grown")
             for key, layer in self.layers.items():
                 if len(layer.members) > 2:
-                    weights = [layer.weight(0), layer.weight(1)]
-                    empty = torch.zeros_like(weights[0])
-                    blocks = [*weights, empty, empty]
-                    tensors[f"{_name(key)}.weight"] = _diagonal(blocks)
+                    empty = torch.zeros_like(layer.weight(0))
+                    blocks = [layer.weight(0), layer.weight(1), empty, empty]
+                    tensors[f"{_name(key)}.weight"] = assemble(blocks, rows=True, columns=True)
             together = functional_call(self.network, tensors, (example,))
         except (RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())
@@ -246,12 +243,6 @@ class Mixture(nn.Module):
                 "it cannot grow by joining them; concatenated features, normalisation over channels "
                 "and an output other than logits do this"
             )
-
-
-def _diagonal(blocks: Sequence[Tensor]) -> Tensor:
-    from methods.grow.mixing import assemble
-
-    return assemble(blocks, rows=True, columns=True)
 
 
 def _key(name: str) -> str:
