@@ -87,9 +87,7 @@ class TemplateLayer(nn.Module):
         return found
 
     @torch.no_grad()
-    def choose_coefficients(
-        self, policy: Policy, noise: float, generator: torch.Generator
-    ) -> None:
+    def choose_coefficients(self, policy: Policy, noise: float, generator: torch.Generator) -> None:
         """Set alpha_2 and alpha_3. Raises ValueError where the policy does not suit the sets."""
         alphas = [alpha.detach().cpu() for alpha in self.coefficients]
         if len(alphas) > 2:

@@ -61,8 +61,9 @@ def rate(
         start = recipe.warm_up_rate
         return start + (recipe.learning_rate - start) * step / rising
     cycle, position = divmod(step * cycles / steps, 1)
-    highest = recipe.learning_rate * decay**cycle
     low = recipe.final_rate
+    # The published settings decay below the floor, and a cosine would then rise to it.
+    highest = max(low, recipe.learning_rate * decay**cycle)
     return low + 0.5 * (highest - low) * (1 + math.cos(math.pi * position))
 
 
@@ -192,7 +193,9 @@ def train(
                 lr=recipe.learning_rate,
                 momentum=recipe.momentum,
                 nesterov=recipe.momentum > 0,
-                fused=True,
+                # The fused step reads memory in order, whatever the layout: momenta restored from a
+                # checkpoint are contiguous, and parameters in channels-last order are not.
+                fused=False,
             ),
             steps=len(parts) * each,
             context=context,

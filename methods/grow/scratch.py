@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from methods.data.formats import Images
 from methods.fit.batches import moments
 from methods.grow.network import GrowingNetwork, build
+from methods.grow.params import WIDTHS
 from methods.grow.recipe import channels_first, describe, images_of, train
 from methods.models.networks.network import arguments
 
@@ -24,8 +25,11 @@ def apply(
     Raises RetrofitError as `images_of` and `train` do.
     """
     training, validation = images_of(data, params, context)
-    network = fresh(training, params.network.model_dump(), context)
-    train(network, training, validation, params, context, epochs=params.epochs)
+    sizes = params.network.model_dump()
+    if params.size == "small":
+        sizes |= {name: sizes[name] // 2 for name in WIDTHS[sizes["architecture"]]}
+    network = fresh(training, sizes, context)
+    train(network, training, validation, params, context, epochs=params.all_epochs)
     describe(network, validation)
     return network
 

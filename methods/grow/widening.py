@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from methods.run.context import Context
 
 
-def apply(
-    base: Any, data: dict[str, list[Any]], params: Widen, context: Context
-) -> GrowingNetwork:
+def apply(base: Any, data: dict[str, list[Any]], params: Widen, context: Context) -> GrowingNetwork:
     """The network of ``base`` at twice its width, trained for ``epochs``.
 
     Metrics: those of `from_scratch`, and `accuracy_at_growth` on the validation images before the

@@ -115,5 +115,5 @@ def test_where_no_right_angle_is_left_the_least_aligned_direction_is_taken():
 
 def test_nothing_to_copy_is_said():
     alphas = [torch.ones(2)] * 4
-    with pytest.raises(ValueError, match="shares its templates .* with no trained member"):
+    with pytest.raises(ValueError, match=r"shares its templates .* with no trained member"):
         coefficients.copy(alphas, [0, 1, 2, 2], 0.0, generator())

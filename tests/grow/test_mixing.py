@@ -22,7 +22,9 @@ def test_members_and_grown_weights_are_the_published_ones(t, sets):
     which = [int(s) for s in sets]
     start = [mix(a, banks[s]) for a, s in zip(golden.alphas(f"{prefix}_none"), which, strict=True)]
     for i in (0, 1):
-        torch.testing.assert_close(start[i], golden.tensor(f"{prefix}_none_W{i}"), atol=1e-7, rtol=0)
+        torch.testing.assert_close(
+            start[i], golden.tensor(f"{prefix}_none_W{i}"), atol=1e-7, rtol=0
+        )
     seen = 0
     for policy in POLICIES:
         if not golden.has(f"{prefix}_{policy}_Wfull"):

@@ -55,15 +55,13 @@ def test_planning_needs_no_torch():
         (MixtureGrowth, {"polcy": "zero"}, "did you mean 'policy'"),
         (MixtureGrowth, {"policy": "orthognal"}, "orthogonal"),
         (MixtureGrowth, {"epochs": 3}, "4 cycles do not fit into 3 epochs"),
-        (MixtureGrowth, {"final_rate": 2e-5}, "below final_rate"),
         (Widen, {"final_rate": 1.0}, "above learning_rate"),
         (Widen, {"rule": "net2wider"}, "net2net"),
+        (FromScratch, {"size": "small", "network": {**WIDE, "width": 7}}, "odd and has no half"),
         (FromScratch, {"epochs": 0}, "greater than or equal to 1"),
     ],
 )
 def test_refused_with_a_reason(params, changes, reason):
-    if changes == {"final_rate": 2e-5}:
-        changes = {"learning_rate": 1e-4, "final_rate": 3e-5, "cycle_decay": 0.1}
     with pytest.raises(ValidationError, match=reason):
         params.model_validate(changes)
 

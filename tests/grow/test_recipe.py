@@ -1,5 +1,7 @@
 """Rates, cut-outs and the cost of an update."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -22,7 +24,10 @@ def test_rates_rise_and_fall_in_decaying_cosines():
     assert found[20] == pytest.approx(0.001 + 0.099 / 2)
     assert found[40] == pytest.approx(0.05)
     assert found[60] == pytest.approx(0.001 + 0.049 / 2)
-    assert all(a > b for a, b in zip(found[4:39], found[5:40], strict=True))
+    assert all(a > b for a, b in pairwise(found[4:40]))
+    below = [rate(step, 80, MixtureGrowth(warm_up=0), 4, cycles=4, decay=0.5) for step in range(80)]
+    assert below[40:] == pytest.approx([3e-5] * 40)
+    assert min(below) == pytest.approx(3e-5)
     flat = FromScratch(learning_rate=0.1, warm_up=0)
     assert rate(0, 10, flat, 1) == pytest.approx(0.1)
 
