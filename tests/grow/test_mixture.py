@@ -166,15 +166,20 @@ def test_the_network_handed_in_is_left_alone():
     assert all(torch.equal(v, before[k]) for k, v in original.state_dict().items())
 
 
-def test_two_templates_make_the_targets_parameters_but_for_coefficients_and_ends():
-    """WRN-28-10 of the published code: 36 592 480 against 36 527 924 target, of which 224 are coefficients."""
-    target = WideResidual(1, 10, 8, 1, 8)
-    made = Mixture(target, EXAMPLE)
-    inner = [n for n, layer in made.layers.items() if layer.rows and layer.columns]
-    ends = 2 * (target.stem.weight.numel() + target.head.classifier.weight.numel())
-    alphas = sum(a.numel() for a in made.coefficients())
-    assert alphas == 8 * len(inner) + 2 * 4
-    assert count_parameters(made) == count_parameters(target) + alphas + ends // 2
+def test_wrn_28_10_has_the_published_parameters_and_costs():
+    """36 592 480 parameters, 224 of them coefficients; GFLOPs 2.661 a member, 10.639 grown."""
+    target = WideResidual(3, 100, inner_norm=False)
+    image = torch.randn(1, 3, 32, 32)
+    made = Mixture(target, image).eval()
+    assert count_parameters(made) == 36_592_480
+    assert sum(a.numel() for a in made.coefficients()) == 224
+    ends = target.stem.weight.numel() + target.head.classifier.weight.numel()
+    assert count_parameters(made) == count_parameters(target) + 224 + ends
+    # fvcore, by which those were counted, has sums and additions besides.
+    assert 2 * count(made, image).macs / 1e9 == pytest.approx(2.661, rel=0.01)
+    made.grow("none").eval()
+    assert 2 * count(made, image).macs / 1e9 == pytest.approx(10.639, rel=0.01)
+    assert count_parameters(made) == 36_592_480
 
 
 def test_layers_of_one_shape_share_a_bank_and_keep_the_number_of_parameters():
