@@ -1,7 +1,7 @@
 """Training images with SGD by the one training loop, with every update's cost counted.
 
-The history has rows (step, epoch, flops, validation_accuracy) that continue over the steps of a chain:
-`flops` is what has been spent since the first network was drawn, so that curves of different ways to
+The history has rows (step, tflop, validation_accuracy) that continue over the steps of a chain: `tflop`
+is what has been spent, in 10^12 FLOPs, since the first network was drawn, so that curves of different ways to
 the same network can be laid over each other.
 """
 
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 ROWS = 100
 """About so many rows of the history have the loss."""
+TERA, MEGA = 1e12, 1e6
 BACKWARD = 2
 """A backward pass costs about as much as two forward passes: gradients of inputs and of weights."""
 
@@ -174,7 +175,7 @@ def train(
         if len(validation.y):
             context.record(
                 step=before + steps,
-                flops=flops(steps),
+                tflop=flops(steps) / TERA,
                 validation_accuracy=accuracy(network, validation),
             )
 
@@ -211,7 +212,7 @@ def train(
     total = len(parts) * each
     network.notes["updates"] = before + total
     network.notes["training_flops"] = flops(total)
-    network.notes["curve"] = [row for row in context.history if "flops" in row]
+    network.notes["curve"] = [row for row in context.history if "tflop" in row]
 
 
 def grown_from(base: Network, images: Images) -> GrowingNetwork:
@@ -246,10 +247,10 @@ def describe(network: GrowingNetwork, validation: Images) -> None:
     inputs = network.notes["image"]
     macs = count(module, torch.zeros(1, *inputs, device=next(module.parameters()).device)).macs
     network.metrics = {
-        "training_flops": Metric(
-            network.notes["training_flops"], unit="FLOPs", higher_is_better=False
+        "training_tflop": Metric(
+            network.notes["training_flops"] / TERA, unit="TFLOP", higher_is_better=False
         ),
-        "forward_flops": Metric(2 * macs, unit="FLOPs", higher_is_better=False),
+        "forward_mflop": Metric(2 * macs / MEGA, unit="MFLOP", higher_is_better=False),
         "updates": Metric(network.notes["updates"], unit="updates"),
         "parameters": Metric(count_parameters(module), higher_is_better=False),
     }

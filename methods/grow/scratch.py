@@ -21,7 +21,7 @@ def apply(
 ) -> GrowingNetwork:
     """A network trained on the first set of the role ``train``; the last update counts.
 
-    Metrics: `training_flops`, `forward_flops`, `updates`, `parameters`, `validation_accuracy`.
+    Metrics: `training_tflop`, `forward_mflop`, `updates`, `parameters`, `validation_accuracy`.
     Raises RetrofitError as `images_of` and `train` do.
     """
     training, validation = images_of(data, params, context)

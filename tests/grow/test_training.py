@@ -63,10 +63,10 @@ def test_members_learn_apart_and_are_left_as_their_sum(pair):
         assert float((alone[-1].argmax(1).numpy() == TEST.y).mean()) > 0.75
     network.module.use("sum")
     torch.testing.assert_close(network.logits(TEST.x), alone[0] + alone[1], atol=1e-4, rtol=1e-4)
-    curve = [row for row in history if "flops" in row]
+    curve = [row for row in history if "tflop" in row]
     assert [row["step"] for row in curve] == [*range(10, 101, 10)]
     assert network.metrics["updates"].value == 100
-    assert curve[-1]["flops"] == network.metrics["training_flops"].value
+    assert curve[-1]["tflop"] == network.metrics["training_tflop"].value
     assert network.metrics["coefficients"].value == 8 * 8 + 2 * 4
 
 
@@ -93,12 +93,11 @@ def test_grown_networks_learn_and_are_ordinary(pair, policy, tmp_path):
     assert not isinstance(network.module, Mixture)
     plain = scratch.fresh(DATA["train"][0], WIDE, Context()).module
     assert count_parameters(network.module) == count_parameters(plain)
-    before = pair[0].metrics
-    spent = network.metrics["training_flops"].value - before["training_flops"].value
+    spent = network.notes["training_flops"] - pair[0].notes["training_flops"]
     grown = Mixture(plain, torch.zeros(2, 1, 8, 8).normal_()).grow("none")
     assert spent == 20 * flops_of_update(grown, 50, (1, 8, 8))
     assert network.metrics["updates"].value == 120
-    curve = [row["flops"] for row in history if "flops" in row]
+    curve = [row["tflop"] for row in history if "tflop" in row]
     assert curve == sorted(set(curve))
     assert len(curve) == 12
     network.save(tmp_path)
@@ -109,7 +108,7 @@ def test_growth_by_zero_without_training_is_the_pair(pair):
     network = run(mixture_growth.apply, fresh(pair), growth(policy="zero", epochs=0))[0]
     torch.testing.assert_close(network.logits(TEST.x), pair[0].logits(TEST.x), atol=1e-4, rtol=1e-4)
     assert network.metrics["accuracy_at_growth"] == network.metrics["validation_accuracy"]
-    assert network.metrics["training_flops"].value == pair[0].metrics["training_flops"].value
+    assert network.metrics["training_tflop"] == pair[0].metrics["training_tflop"]
 
 
 @pytest.mark.parametrize("grown", [False, True])
@@ -141,9 +140,9 @@ def test_baselines_grow_in_the_same_frame(seed, rule, tmp_path):
     at_growth = network.metrics["accuracy_at_growth"].value
     kept = at_growth == seed[0].metrics["validation_accuracy"].value
     assert kept == (rule != "random")
-    spent = network.metrics["training_flops"].value - seed[0].metrics["training_flops"].value
+    spent = network.notes["training_flops"] - seed[0].notes["training_flops"]
     assert spent == 20 * flops_of_update(network.module, 50, (1, 8, 8))
-    assert len([row for row in history if "flops" in row]) == 12
+    assert len([row for row in history if "tflop" in row]) == 12
     network.save(tmp_path)
     assert torch.equal(load(tmp_path).logits(TEST.x), network.logits(TEST.x))
 
@@ -151,7 +150,7 @@ def test_baselines_grow_in_the_same_frame(seed, rule, tmp_path):
 def test_a_pair_and_a_small_network_of_twice_the_epochs_cost_the_same(pair, seed):
     assert seed[0].arguments["width"] == 4
     assert seed[0].metrics["updates"].value == 100
-    costs = [found[0].metrics["training_flops"].value for found in (pair, seed)]
+    costs = [found[0].notes["training_flops"] for found in (pair, seed)]
     assert costs[0] == pytest.approx(costs[1], rel=0.02)
 
 
