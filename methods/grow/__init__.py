@@ -1,0 +1,1 @@
+"""Networks that grow in width: mixtures of shared templates, and the baselines that they are held against."""

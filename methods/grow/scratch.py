@@ -1,0 +1,43 @@
+"""An ordinary network trained from scratch by the recipe of its grown rivals."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from methods.data.formats import Images
+from methods.fit.batches import moments
+from methods.grow.network import GrowingNetwork, build
+from methods.grow.params import WIDTHS
+from methods.grow.recipe import channels_first, describe, images_of, train
+from methods.models.networks.network import arguments
+
+if TYPE_CHECKING:
+    from methods.grow.params import FromScratch
+    from methods.run.context import Context
+
+
+def apply(
+    base: None, data: dict[str, list[Any]], params: FromScratch, context: Context
+) -> GrowingNetwork:
+    """A network trained on the first set of the role ``train``; the last update counts.
+
+    Metrics: `training_tflop`, `forward_mflop`, `updates`, `parameters`, `validation_accuracy`.
+    Raises RetrofitError as `images_of` and `train` do.
+    """
+    training, validation = images_of(data, params, context)
+    sizes = params.network.model_dump()
+    if params.size == "small":
+        sizes |= {name: sizes[name] // 2 for name in WIDTHS[sizes["architecture"]]}
+    network = fresh(training, sizes, context)
+    train(network, training, validation, params, context, epochs=params.all_epochs)
+    describe(network, validation)
+    return network
+
+
+def fresh(images: Images, sizes: dict[str, Any], context: Context) -> GrowingNetwork:
+    """A network with random weights for images of this kind, standardised by their own moments."""
+    built = arguments(sizes, images.x.shape[1:], len(images.classes))
+    module = build(sizes["architecture"], built, context.seed_for("initial weights"))
+    mean, std = moments(images.x)
+    notes = {"image": list(channels_first(images))}
+    return GrowingNetwork(module, sizes["architecture"], built, mean, std, images.classes, notes)
