@@ -149,7 +149,7 @@ class Entangled:
                 bias = self.bias
                 if bias is not None:
                     bias = masks.cut(bias, self.sizes_of_bias, LEADING, chosen)
-            y = self._padded(self._apply(x, weight, bias)) * joint[number]
+            y = self._padded(self._compute(x, weight, bias)) * joint[number]
             total = y if total is None else total + y
         return total
 
@@ -157,9 +157,9 @@ class Entangled:
         """As the plain layer: of the chosen sub-network, or of the mixture."""
         chosen = self.mixture.chosen
         if chosen is not None:
-            return self._apply(x, *self.sliced(chosen))
+            return self._compute(x, *self.sliced(chosen))
         if self.sharing == "entangled" or not self._candidates():
-            return self._apply(x, *self.superposed())
+            return self._compute(x, *self.superposed())
         return self._mixed_outputs(x)
 
 
@@ -184,7 +184,7 @@ class EntangledLinear(Entangled, nn.Linear):
         layer = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device="meta")
         return _holding(layer, weight, bias)
 
-    def _apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def _compute(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return functional.linear(x, weight, bias)
 
     def _padded(self, y: Tensor) -> Tensor:
@@ -273,7 +273,7 @@ class EntangledConv2d(Entangled, nn.Conv2d):
             return self.padding
         return (self._padding(weight.shape[2]),) * 2
 
-    def _apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def _compute(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         groups = weight.shape[0] if self.depthwise else self.groups
         if self.depthwise:
             x = x[:, :groups]  # a candidate of fewer channels reads as many
@@ -324,7 +324,7 @@ class EntangledEmbedding(Entangled, nn.Embedding):
     def _superposed_bias(self) -> None:
         return None
 
-    def _apply(self, x: Tensor, weight: Tensor, bias: None) -> Tensor:
+    def _compute(self, x: Tensor, weight: Tensor, bias: None) -> Tensor:
         return functional.embedding(x, weight)
 
     def _padded(self, y: Tensor) -> Tensor:

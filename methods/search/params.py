@@ -197,7 +197,7 @@ class RetrainArchitecture(SearchStep):
 @register("methods.search.random_search:apply")
 class RandomArchitectures(SearchStep):
     """Train random architectures from scratch, as many as a budget pays: random search, and the
-    space's mean. The budget is counted in multiply-accumulates of the largest network.
+    space's mean. The budget is counted in multiply-accumulates of the super-network.
     """
 
     needs_base: ClassVar[bool] = False
@@ -206,7 +206,7 @@ class RandomArchitectures(SearchStep):
     space: AnySpace = CellSpace()
     recipe: Recipe = Recipe()
     budget: float = Field(
-        12, gt=0, description="Epochs of the largest network that all trainings together may cost."
+        12, gt=0, description="Epochs of the super-network that all trainings together may cost."
     )
     least: int = Field(2, ge=1, description="Candidates at least, whatever they cost.")
 

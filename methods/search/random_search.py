@@ -1,7 +1,7 @@
 """Random search at an equal budget, and the mean of a space: architectures trained from scratch.
 
-A budget of b epochs of the largest network pays for as many random architectures as their own
-multiply-accumulates allow.
+A budget of b epochs of the super-network pays for as many random architectures as their own
+multiply-accumulates allow: what a search of some epochs and its retraining cost at most.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from methods.search import footprint
 from methods.search.choices import Architecture, genotype
 from methods.search.found import Candidates, Trained
 from methods.search.retrain import _example, measured, train
+from methods.search.samplers import sampler
 from methods.search.spaces.building import subnet, supernet
 from methods.search.tasks import parts
 from methods.study.errors import RetrofitError
@@ -29,14 +30,15 @@ def apply(
 ) -> Candidates:
     """Random architectures, each trained by the recipe. A killed run keeps those that were done.
 
-    Metrics: `candidates`, and `budget` spent, in epochs of the largest network. The history has a
+    Metrics: `candidates`, and `budget` spent, in epochs of the super-network. The history has a
     row (step, accuracy, cross_entropy) for each candidate, on held-out items.
     """
     space = params.space.model_dump()
     split = parts(data, params.validation, space.get("length"), context)
     network = supernet(space, split.task.facts)
     example = _example(split.task)
-    largest = footprint.macs(network.extract(network.space.largest()), example)
+    with network.mixture.under(weights=network.sample(sampler("darts"))):
+        whole = footprint.macs(network, example)
     generator = context.numpy("random architectures")
     trained: list[Trained] = []
     scores: list[dict[str, dict[str, float]]] = []
@@ -44,7 +46,7 @@ def apply(
     saved = context.checkpoint.load()
     while True:
         architecture = network.space.random(generator)
-        cost = recipe_cost(space, split.task.facts, architecture, example, params) / largest
+        cost = recipe_cost(space, split.task.facts, architecture, example, params) / whole
         number = len(trained)
         if spent + cost > params.budget and number >= params.least:
             break

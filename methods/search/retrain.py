@@ -60,7 +60,8 @@ def train(
     stream: names the random streams of weights and batches, for several trainings in one run.
     """
     seed = context.seed_for(f"{stream}weights of the retrained architecture")
-    module = subnet(space, split.task.facts, architecture, seed).to(context.device)
+    module = subnet(space, split.task.facts, architecture, seed)
+    module.to(context.device, memory_format=torch.channels_last)
     rows = split.rows
     batches = Batches(
         len(rows),
@@ -88,7 +89,7 @@ def train(
         steps_per_epoch=batches.per_epoch,
         after_step=after_step,
     )
-    return module.eval().requires_grad_(False)
+    return module.to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
 
 
 def measured(module: nn.Module, split: Parts) -> dict[str, Metric]:

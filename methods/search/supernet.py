@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from methods.search.choices import Architecture, Choice, Size, Space
+from methods.search.choices import Architecture, Choice, Part, Size, Space
 from methods.search.layers import (
     EntangledBatchNorm,
     EntangledConv2d,

@@ -62,8 +62,8 @@ ROWS = 100
 def apply(base: None, data: dict[str, list[Any]], params: TangleNAS, context: Context) -> Searched:
     """The super-network after the search, with the architecture found.
 
-    Metrics: `saved_bytes` of one weight step, `supernet_parameters`, `supernet_macs` of one item,
-    `step_seconds` of a weight step, `space_size`, `found/accuracy` and `found/cross_entropy` of the
+    Metrics: `saved_bytes` of one step, `supernet_parameters`, `supernet_macs` of one item,
+    `step_seconds` of one forward and backward pass, `space_size`, `found/accuracy` and `found/cross_entropy` of the
     architecture found with the super-network's weights on held-out items, `anytime/accuracy` (its
     mean over the epochs). The history has (step, loss) and, after each epoch, (step, epoch,
     found_accuracy, found_cross_entropy, entropy).
@@ -71,7 +71,7 @@ def apply(base: None, data: dict[str, list[Any]], params: TangleNAS, context: Co
     space = params.space.model_dump()
     split = parts(data, params.validation, space.get("length"), context)
     network = build(space, split.task.facts, params.sharing, context.seed_for("initial weights"))
-    network.to(context.device)
+    network.to(context.device, memory_format=torch.channels_last)
     for_weights, for_choices = halves(split, params.portion, context)
     batches = _batches(for_weights, params.batch, context, "batch order")
     others = _batches(for_choices, params.batch, context, "batch order of the choices")
@@ -203,8 +203,9 @@ def _metrics(
     network: Supernet, split: Parts, rows: Tensor, params: TangleNAS, curve: list[dict[str, Any]]
 ) -> dict[str, Metric]:
     spare = copy.deepcopy(network).train()
+    # The mixture of equals, with a graph for the choices as well: what an architecture step holds.
     mean = {
-        name: torch.full((len(choice.options),), 1 / len(choice.options), device=rows.device)
+        name: torch.full((len(choice.options),), 1 / len(choice.options), requires_grad=True)
         for name, choice in spare.space.choices.items()
     }
 
@@ -221,7 +222,7 @@ def _metrics(
         "saved_bytes": Metric(footprint.saved_bytes(loss, spare), unit="B", **less),
         "supernet_parameters": Metric(sum(p.numel() for p in spare.weights()), **less),
         "supernet_macs": Metric(macs, **less),
-        "step_seconds": Metric(footprint.seconds(lambda: loss().backward()), unit="s", **less),
+        "step_seconds": Metric(footprint.seconds(lambda: loss().backward(), repeats=3), unit="s", **less),
         "space_size": Metric(network.space.size),
         "found/accuracy": Metric(accuracies[-1], higher_is_better=True),
         "found/cross_entropy": Metric(losses[-1], unit="nats", **less),
