@@ -42,8 +42,8 @@ def apply(
     result = Trained(module, base.space, split.task.facts, architecture)
     result.notes = {"genotype": genotype(architecture)}
     result.metrics = measured(module, split)
-    for name, (value, unit) in base.notes.get("search", {}).items():
-        result.metrics[f"search/{name}"] = Metric(value, unit=unit)
+    for name, (value, unit, up) in base.notes.get("search", {}).items():
+        result.metrics[f"search/{name}"] = Metric(value, unit=unit, higher_is_better=up)
     return result
 
 
@@ -76,12 +76,11 @@ def train(
         if step % every == 0 or step == steps:
             context.record(step=step, loss=float(value))
 
+    # The optimiser is not fused, for the reason that `tanglenas` gives.
     fit(
         module,
         lambda network, step: split.task.loss(network, rows[batches.indices(step)]),
-        torch.optim.AdamW(
-            decayed(module, recipe.weight_decay), lr=recipe.learning_rate, fused=True
-        ),
+        torch.optim.AdamW(decayed(module, recipe.weight_decay), lr=recipe.learning_rate),
         steps=steps,
         context=context,
         learning_rate=lambda step: recipe.learning_rate * factor(step, steps, recipe.warm_up),

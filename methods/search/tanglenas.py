@@ -9,8 +9,10 @@ Paper: superposition and its combinations over several decisions; DrNAS, DARTS a
 of the architecture; Adam at 3e-4 with betas (.5, .999) and decay 1e-3 on one half of the items, the
 weights on the other; parameters of the architecture from N(0, 1e-3 squared); the found architecture is
 the largest parameter of each decision. Superposition is computed as a mask, which is the same sum
-(`masks.py`); GDAS' straight-through gradient thus reaches all options and not the drawn one alone, as
-it does in the published weight-sharing code but not in the published entangled code.
+(`masks.py`); GDAS' straight-through gradient thus reaches all operations and not the drawn one alone, as
+it does in the published weight-sharing code but not in the published entangled code. No sampler that
+draws one option learns widths this way: a channel that is off is masked where it is made and where it is
+read, and a product of zeros has no slope (`tests/search/test_supernet.py`).
 
 Defects of the published code (automl/TangleNAS, 20aa4b1), and what is done about them:
 
@@ -130,7 +132,8 @@ def apply(base: None, data: dict[str, list[Any]], params: TangleNAS, context: Co
     )
     result.metrics = _metrics(network, split, for_weights[batches.indices(0)], params, curve)
     result.notes["search"] = {
-        name: [metric.value, metric.unit] for name, metric in result.metrics.items()
+        name: [metric.value, metric.unit, metric.higher_is_better]
+        for name, metric in result.metrics.items()
     }
     context.log.info("%s: found %s", context.label, genotype(result.architecture))
     return result
@@ -193,7 +196,9 @@ def _batches(rows: Tensor, size: int, context: Context, name: str) -> Batches:
 
 
 def _optimizer(network: Supernet, params: TangleNAS) -> torch.optim.Optimizer:
-    common = {"lr": params.learning_rate, "weight_decay": params.weight_decay, "fused": True}
+    # Not fused: the fused kernels take moments to lie in memory as channels-last weights do, and those
+    # that come back from a checkpoint do not.
+    common = {"lr": params.learning_rate, "weight_decay": params.weight_decay}
     if params.optimizer == "adamw":
         return torch.optim.AdamW(network.weights(), **common)
     return torch.optim.SGD(network.weights(), momentum=params.momentum, **common)
@@ -222,7 +227,9 @@ def _metrics(
         "saved_bytes": Metric(footprint.saved_bytes(loss, spare), unit="B", **less),
         "supernet_parameters": Metric(sum(p.numel() for p in spare.weights()), **less),
         "supernet_macs": Metric(macs, **less),
-        "step_seconds": Metric(footprint.seconds(lambda: loss().backward(), repeats=3), unit="s", **less),
+        "step_seconds": Metric(
+            footprint.seconds(lambda: loss().backward(), repeats=3), unit="s", **less
+        ),
         "space_size": Metric(network.space.size),
         "found/accuracy": Metric(accuracies[-1], higher_is_better=True),
         "found/cross_entropy": Metric(losses[-1], unit="nats", **less),

@@ -70,8 +70,7 @@ def test_inputs_are_superposed_too():
         close(
             layer(x) - bias[:, None, None],
             sum(
-                WEIGHTS["in"][IN.index(size)]
-                * (_with_inputs(layer, x, size) - bias[:, None, None])
+                WEIGHTS["in"][IN.index(size)] * (_with_inputs(layer, x, size) - bias[:, None, None])
                 for size in IN.options
             ),
         )

@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from methods.search.choices import Choice
-from methods.search.masks import check_size, cut, indicator, joint, layer_norm, mask, superpose, window
+from methods.search.masks import (
+    check_size,
+    cut,
+    indicator,
+    joint,
+    layer_norm,
+    mask,
+    superpose,
+    window,
+)
 from methods.study.errors import RetrofitError
 from tests.search.golden import close, golden, random
 
@@ -145,9 +154,7 @@ def test_the_mask_is_the_sum_of_padded_slices(outs, kernels, tied, seed):
         name: random(len(c.options), seed=seed + n)
         for n, (name, c) in enumerate((s.choices[0].name, s.choices[0]) for s in sizes)
     }
-    close(
-        weight * masked(weight.shape, sizes, weights), superpose(weight, sizes, PLACES, weights)
-    )
+    close(weight * masked(weight.shape, sizes, weights), superpose(weight, sizes, PLACES, weights))
 
 
 def test_one_hot_weights_leave_the_named_slice_and_nothing_else():

@@ -8,7 +8,13 @@ from torch import nn
 from torch.nn import functional
 
 from methods.search.choices import Choice, Part
-from methods.search.mixing import Attention, EntangledAttention, EntangledDepth, EntangledOps, attend
+from methods.search.mixing import (
+    Attention,
+    EntangledAttention,
+    EntangledDepth,
+    EntangledOps,
+    attend,
+)
 from methods.search.mixture import Mixture
 from methods.search.samplers import softmax, sparsemax
 from methods.search.spaces import cell
@@ -48,7 +54,7 @@ def test_an_option_runs_the_operation_of_its_name_whatever_the_order(order):
         net = Supernet(nn.Sequential(edge), {})
         found = net.under_one_hot({"edge": option}, x)
         alone = cell.operation(option, 4, 1)
-        depthwise = [layer for layer in alone.layers if isinstance(layer, nn.Conv2d)][0]
+        depthwise = next(layer for layer in alone.layers if isinstance(layer, nn.Conv2d))
         assert depthwise.kernel_size == (int(option[-1]),) * 2
         part = net.extract({"edge": option})[0]
         alone.load_state_dict(part.state_dict())
@@ -175,9 +181,9 @@ def test_weights_on_queries_and_keys_would_change_what_is_attended():
 
 def test_heads_that_do_not_divide_are_refused_with_those_that_do():
     attention = Attention(12, 1)
-    with pytest.raises(RetrofitError, match=r"8 heads do not divide an embedding of 12.*\[1, 2, 4\]"):
-        EntangledAttention(
-            attention, Mixture(), Choice("heads", (2, 8)), Choice("width", (8, 12))
-        )
+    with pytest.raises(
+        RetrofitError, match=r"8 heads do not divide an embedding of 12.*\[1, 2, 4\]"
+    ):
+        EntangledAttention(attention, Mixture(), Choice("heads", (2, 8)), Choice("width", (8, 12)))
     with pytest.raises(RetrofitError, match="5 heads do not divide an embedding of 12"):
         Attention(12, 5)
