@@ -35,7 +35,7 @@ def apply(
     """
     space = params.space.model_dump()
     split = parts(data, params.validation, space.get("length"), context)
-    network = supernet(space, split.task.facts)
+    network = supernet(space, split.task.facts).to(context.device)
     example = _example(split.task)
     with network.mixture.under(weights=network.sample(sampler("darts"))):
         whole = footprint.macs(network, example)
@@ -53,7 +53,7 @@ def apply(
         spent += cost
         if saved is not None and number < len(saved["state"]["scores"]):
             module = subnet(space, split.task.facts, architecture, 0)
-            module.load_state_dict(_under(saved["tensors"], number))
+            module.to(context.device).load_state_dict(_under(saved["tensors"], number))
             module.eval().requires_grad_(False)
             scores.append(saved["state"]["scores"][number])
         else:
@@ -79,7 +79,8 @@ def recipe_cost(
     params: RandomArchitectures,
 ) -> float:
     """Multiply-accumulates of an item, times epochs."""
-    return params.recipe.epochs * footprint.macs(subnet(space, facts, architecture, 0), example)
+    module = subnet(space, facts, architecture, 0).to(example.device)
+    return params.recipe.epochs * footprint.macs(module, example)
 
 
 def choose(

@@ -20,15 +20,14 @@ from torch import Tensor, nn
 
 from methods.search.choices import Architecture, Choice, Part, Size, Space
 from methods.search.layers import (
-    EntangledBatchNorm,
     EntangledConv2d,
     EntangledEmbedding,
-    EntangledLayerNorm,
     EntangledLinear,
     Sharing,
 )
 from methods.search.mixing import Attention, EntangledAttention, EntangledDepth, EntangledOps
 from methods.search.mixture import Mixture
+from methods.search.norms import EntangledBatchNorm, EntangledLayerNorm
 from methods.search.samplers import Sampler
 from methods.study.errors import RetrofitError, choices
 

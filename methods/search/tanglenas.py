@@ -210,8 +210,8 @@ def _metrics(
     spare = copy.deepcopy(network).train()
     # The mixture of equals, with a graph for the choices as well: what an architecture step holds.
     mean = {
-        name: torch.full((len(choice.options),), 1 / len(choice.options), requires_grad=True)
-        for name, choice in spare.space.choices.items()
+        name: torch.full_like(alpha, 1 / len(alpha)).requires_grad_()
+        for name, alpha in zip(spare.space.choices, spare.alphas, strict=True)
     }
 
     def loss() -> Tensor:

@@ -10,13 +10,12 @@ from torch.nn import functional
 
 from methods.search.choices import Choice
 from methods.search.layers import (
-    EntangledBatchNorm,
     EntangledConv2d,
     EntangledEmbedding,
-    EntangledLayerNorm,
     EntangledLinear,
 )
 from methods.search.mixture import Mixture
+from methods.search.norms import EntangledBatchNorm, EntangledLayerNorm
 from methods.study.errors import RetrofitError
 from tests.search.golden import close, golden, random
 
