@@ -1,0 +1,1 @@
+"""Architecture search in one entangled network: TangleNAS, its samplers and its controls."""
