@@ -6,7 +6,8 @@ masked, ``sparse_layers`` says; masks themselves are in :mod:`methods.prune.spar
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -78,6 +79,7 @@ class Parallel(nn.Module):
         super().__init__()
         if activation_name == "default":
             activation_name = "relu" if isinstance(layer, nn.Linear) else "norm"
+        self.settings = {"family": "parallel", "branches": branches, "activation_name": activation_name}
         self.branches = branches
         outputs = layer.weight.shape[0]
         self.stacked = like(layer, branches * outputs, layer.bias is not None)
@@ -106,6 +108,7 @@ class Factorized(nn.Module):
         super().__init__()
         if activation_name == "default":
             activation_name = "relu" if isinstance(layer, nn.Linear) else "norm_relu"
+        self.settings = {"family": "factorized", "rank": rank, "activation_name": activation_name}
         self.u = like(layer, rank, bias=False)
         self.activation = activation(activation_name, rank, layer)
         self.v = pointwise(layer, rank, layer.bias is not None)
@@ -129,6 +132,7 @@ class Doped(nn.Module):
         super().__init__()
         if rank < 1:
             raise ValueError(f"a doped layer of rank {rank}: without a dense term the layer stays as it is")
+        self.settings = {"family": "doped", "rank": rank}
         self.sparse = layer
         self.u = like(layer, rank, bias=False)
         self.v = pointwise(layer, rank, bias=False)
@@ -150,3 +154,28 @@ class Doped(nn.Module):
         if layer.bias is not None:
             layer.bias.copy_(self.sparse.bias)
         return layer
+
+
+STAND_INS: dict[str, type[nn.Module]] = {
+    "parallel": Parallel,
+    "factorized": Factorized,
+    "doped": Doped,
+}
+
+
+def described(model: nn.Module) -> dict[str, dict[str, Any]]:
+    """{name of a stand-in: how to make it again}, as plain values."""
+    kinds = tuple(STAND_INS.values())
+    return {name: dict(m.settings) for name, m in model.named_modules() if isinstance(m, kinds)}
+
+
+def installed(model: nn.Module, description: Mapping[str, Mapping[str, Any]]) -> nn.Module:
+    """The model with stand-ins where `described` says, in place (or the stand-in of the model itself)."""
+    for name, settings in description.items():
+        rest = {key: value for key, value in settings.items() if key != "family"}
+        stand = STAND_INS[settings["family"]](model.get_submodule(name), **rest)
+        parent, _, own = name.rpartition(".")
+        if not own:
+            return stand
+        setattr(model.get_submodule(parent), own, stand)
+    return model

@@ -25,6 +25,7 @@ import fnmatch
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -32,7 +33,7 @@ from torch import nn
 from methods.measure.cost import Cost, count
 from methods.prune import sizes
 from methods.prune.allocation import DISTRIBUTIONS, Distribution, densities, exact_counts
-from methods.prune.layers import ACTIVATIONS, Activation, Doped, Factorized, Parallel
+from methods.prune.layers import ACTIVATIONS, Activation, installed
 from methods.prune.layers import sizes as layer_sizes
 from methods.prune.sparse_training import attach
 from methods.prune.tracing import LAYERS, Call, Example, arguments, evaluating, trace
@@ -107,10 +108,20 @@ class Plan:
         return self.after.effective_macs / self.before.macs
 
     @property
+    def masked(self) -> bool:
+        """Does any layer have a mask?"""
+        return any(not row.exempt for row in self.rows)
+
+    @property
     def sparsity(self) -> float:
         """Share of the masked layers' weights that the masks rule out."""
         weights = sum(row.weights for row in self.rows if not row.exempt)
-        return 1 - sum(row.nonzeros for row in self.rows if not row.exempt) / max(1, weights)
+        return 1 - self.kept / max(1, weights)
+
+    @property
+    def kept(self) -> int:
+        """Weights that transformed layers keep."""
+        return sum(row.nonzeros for row in self.rows if not row.exempt)
 
     def __str__(self) -> str:
         head = ("layer", "shape", "becomes", "FLOPs", "new FLOPs", "non-zeros", "stays dense because")
@@ -139,7 +150,7 @@ def transform(
     recipe: Recipe,
     *,
     seed: int = 0,
-    start: str = "random",
+    start: Literal["random", "full"] = "random",
     wide: nn.Module | None = None,
 ) -> tuple[nn.Module, Plan]:
     """A sparse network with the FLOPs of ``model`` (which stays as it is), and its plan.
@@ -272,32 +283,30 @@ def _swapped(
     stands: dict[str, list[str]] = {}
     for call in chosen:
         layer = made.get_submodule(call.name)
-        try:
-            stand = _stand_in(layer, recipe)
-        except ValueError as error:
-            raise RetrofitError(f"{call.name}: {error}") from None
-        stand.train(layer.training)
-        if stand is layer:
+        settings = _settings(layer, recipe)
+        if settings is None:
             stands[call.name] = [call.name]
             continue
+        try:
+            made = installed(made, {call.name: settings})
+        except ValueError as error:
+            raise RetrofitError(f"{call.name}: {error}") from None
+        stand = made.get_submodule(call.name).train(layer.training)
         stands[call.name] = [f"{call.name}.{n}".lstrip(".") for n in stand.sparse_layers()]
-        parent, _, own = call.name.rpartition(".")
-        if own:
-            setattr(made.get_submodule(parent), own, stand)
-        else:
-            made = stand
     return made, stands
 
 
-def _stand_in(layer: nn.Module, recipe: Recipe) -> nn.Module:
+def _settings(layer: nn.Module, recipe: Recipe) -> dict[str, Any] | None:
+    """How to make the stand-in of a layer; None for one that is too small to dope."""
     d_in, d_out = layer_sizes(layer)
+    found: dict[str, Any] = {"family": recipe.family}
+    if recipe.family == "doped":
+        rank = sizes.doped_rank(recipe.sparsity, d_in, d_out)
+        return found | {"rank": rank} if rank else None
+    found["activation_name"] = recipe.activation
     if recipe.family == "parallel":
-        return Parallel(layer, sizes.branches(recipe.sparsity), recipe.activation)
-    if recipe.family == "factorized":
-        rank = sizes.factorized_rank(recipe.sparsity, d_in, d_out)
-        return Factorized(layer, rank, recipe.activation)
-    rank = sizes.doped_rank(recipe.sparsity, d_in, d_out)
-    return Doped(layer, rank) if rank else layer
+        return found | {"branches": sizes.branches(recipe.sparsity)}
+    return found | {"rank": sizes.factorized_rank(recipe.sparsity, d_in, d_out)}
 
 
 def _counts(
