@@ -160,6 +160,20 @@ def transform(
     running cannot find it (same layer names). New weights come from torch's default generator, masks
     from ``seed``. Raises RetrofitError.
     """
+    made, counts, found = _prepared(model, example, recipe, wide)
+    attach(made, counts, seed, start)
+    return made, found
+
+
+def plan(model: nn.Module, example: Example, recipe: Recipe, wide: nn.Module | None = None) -> Plan:
+    """The plan alone: a dry run of :func:`transform`, which draws no masks."""
+    return _prepared(model, example, recipe, wide)[2]
+
+
+def _prepared(
+    model: nn.Module, example: Example, recipe: Recipe, wide: nn.Module | None
+) -> tuple[nn.Module, dict[str, int], Plan]:
+    """The larger network, not masked yet, the weights that its masks are to keep, and the plan."""
     before = counted(model, example)
     calls = trace(model, example)
     reasons = _reasons(model, calls, recipe)
@@ -176,13 +190,7 @@ def transform(
     with at_counts(made, counts):
         after = counted(made, example)
         rows = [_row(call, made, reasons[call.name], positions) for call in calls]
-    attach(made, counts, seed, start)
-    return made, Plan(recipe, rows, before, after)
-
-
-def plan(model: nn.Module, example: Example, recipe: Recipe, wide: nn.Module | None = None) -> Plan:
-    """The plan alone: a dry run of :func:`transform`."""
-    return transform(model, example, recipe, wide=wide)[1]
+    return made, counts, Plan(recipe, rows, before, after)
 
 
 def counted(model: nn.Module, example: Example) -> Cost:
@@ -198,8 +206,8 @@ def at_counts(model: nn.Module, counts: Mapping[str, int]) -> Iterator[None]:
     layers = {name: model.get_submodule(name) for name in counts}
     kept = {name: layer.weight.data for name, layer in layers.items()}
     for name, layer in layers.items():
-        flat = torch.arange(layer.weight.numel(), device=layer.weight.device)
-        layer.weight.data = (flat < counts[name]).to(layer.weight.dtype).view_as(layer.weight)
+        layer.weight.data = torch.zeros_like(layer.weight.data, memory_format=torch.contiguous_format)
+        layer.weight.data.view(-1)[: counts[name]] = 1
     try:
         yield
     finally:
