@@ -78,9 +78,7 @@ def apply(
     )
     metrics = costs(plan, params, steps, params.updates, params.batch, model, optimizer, 2)
     detach(model).requires_grad_(False).eval()
-    return LanguageModel(
-        model.cpu(), tokenizer, notes={"sparse_ift": noted(plan)}, metrics=metrics
-    )
+    return LanguageModel(model.cpu(), tokenizer, notes={"sparse_ift": noted(plan)}, metrics=metrics)
 
 
 def byte_tokenizer(length: int) -> PreTrainedTokenizerBase:

@@ -58,7 +58,9 @@ def activation(name: Activation, features: int, layer: Layer) -> nn.Module:
     if name not in ACTIVATIONS:
         raise ValueError(f"activation {name!r}: allowed are {', '.join(ACTIVATIONS)}")
     if name.startswith("norm") and isinstance(layer, nn.Linear):
-        raise ValueError(f"activation {name!r} normalises channels of images; linear layers have none")
+        raise ValueError(
+            f"activation {name!r} normalises channels of images; linear layers have none"
+        )
     place = {"device": layer.weight.device, "dtype": layer.weight.dtype}
     if name == "norm":
         return nn.BatchNorm2d(features, **place)
@@ -79,7 +81,11 @@ class Parallel(nn.Module):
         super().__init__()
         if activation_name == "default":
             activation_name = "relu" if isinstance(layer, nn.Linear) else "norm"
-        self.settings = {"family": "parallel", "branches": branches, "activation_name": activation_name}
+        self.settings = {
+            "family": "parallel",
+            "branches": branches,
+            "activation_name": activation_name,
+        }
         self.branches = branches
         outputs = layer.weight.shape[0]
         self.stacked = like(layer, branches * outputs, layer.bias is not None)
@@ -131,7 +137,9 @@ class Doped(nn.Module):
     def __init__(self, layer: Layer, rank: int):
         super().__init__()
         if rank < 1:
-            raise ValueError(f"a doped layer of rank {rank}: without a dense term the layer stays as it is")
+            raise ValueError(
+                f"a doped layer of rank {rank}: without a dense term the layer stays as it is"
+            )
         self.settings = {"family": "doped", "rank": rank}
         self.sparse = layer
         self.u = like(layer, rank, bias=False)

@@ -71,6 +71,4 @@ def load(directory: Path) -> SparseNetwork:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise RetrofitError(f"{directory} holds no usable sparse network ({error})") from None
     fields = ("architecture", "arguments", "mean", "std", "classes", "notes")
-    return SparseNetwork(
-        module.eval(), **{name: config[name] for name in fields}, quantized=packed
-    )
+    return SparseNetwork(module.eval(), **{name: config[name] for name in fields}, quantized=packed)

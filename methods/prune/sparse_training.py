@@ -31,12 +31,17 @@ MASK, STEP = "weight_mask", "mask_step"
 
 def masked_layers(model: nn.Module) -> dict[str, nn.Module]:
     """{name: layer} of the layers that have a mask, in the network's order."""
-    return {name: m for name, m in model.named_modules() if MASK in dict(m.named_buffers(recurse=False))}
+    return {
+        name: m for name, m in model.named_modules() if MASK in dict(m.named_buffers(recurse=False))
+    }
 
 
 @torch.no_grad()
 def attach(
-    model: nn.Module, counts: Mapping[str, int], seed: int = 0, start: Literal["random", "full"] = "random"
+    model: nn.Module,
+    counts: Mapping[str, int],
+    seed: int = 0,
+    start: Literal["random", "full"] = "random",
 ) -> None:
     """Give the named layers masks, in place, that keep (or, from ``full``, are to keep) so many weights.
 
@@ -217,7 +222,9 @@ class SparseTraining:
         else:
             generator = stream(self.seed, "set", step, name)
             score = torch.rand(mask.shape, generator=generator).to(mask.device)
-        return drop_and_grow(layer.weight, mask, score, drop_fraction(step, self.end, self.drop), goal)
+        return drop_and_grow(
+            layer.weight, mask, score, drop_fraction(step, self.end, self.drop), goal
+        )
 
 
 def moves(step: int, update: Update, every: int, begin: int, end: int) -> bool:

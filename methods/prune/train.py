@@ -17,6 +17,7 @@ Masks are simulated with dense kernels. FLOPs count non-zeros; milliseconds (`st
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -73,7 +74,8 @@ def apply(
         momentum=params.momentum,
         nesterov=params.momentum > 0,
         weight_decay=params.weight_decay,
-        fused=True,
+        # Not fused: that kernel goes through memory in order, and after a resume the layout of the
+        # momentum is not that of a channels-last weight.
     )
     size = min(params.batch, len(images.y))
     batches = Batches(len(images.y), size, context.seed_for("batch order"), drop_last=True)
@@ -229,7 +231,8 @@ def costs(
 
 def noted(plan: Plan) -> dict[str, Any]:
     """The plan as plain values, to travel with the artifact."""
-    return {"recipe": asdict(plan.recipe), "layers": [asdict(row) for row in plan.rows]}
+    found = {"recipe": asdict(plan.recipe), "layers": [asdict(row) for row in plan.rows]}
+    return json.loads(json.dumps(found))  # tuples as lists, as they are read back
 
 
 def _network(images: Images, params: SparseIFT, context: Context) -> tuple[SparseNetwork, Plan]:

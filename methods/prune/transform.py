@@ -124,7 +124,15 @@ class Plan:
         return sum(row.nonzeros for row in self.rows if not row.exempt)
 
     def __str__(self) -> str:
-        head = ("layer", "shape", "becomes", "FLOPs", "new FLOPs", "non-zeros", "stays dense because")
+        head = (
+            "layer",
+            "shape",
+            "becomes",
+            "FLOPs",
+            "new FLOPs",
+            "non-zeros",
+            "stays dense because",
+        )
         lines = [head]
         for row in self.rows:
             kept = f"{row.nonzeros:,} of {row.weights:,}"
@@ -206,7 +214,9 @@ def at_counts(model: nn.Module, counts: Mapping[str, int]) -> Iterator[None]:
     layers = {name: model.get_submodule(name) for name in counts}
     kept = {name: layer.weight.data for name, layer in layers.items()}
     for name, layer in layers.items():
-        layer.weight.data = torch.zeros_like(layer.weight.data, memory_format=torch.contiguous_format)
+        layer.weight.data = torch.zeros_like(
+            layer.weight.data, memory_format=torch.contiguous_format
+        )
         layer.weight.data.view(-1)[: counts[name]] = 1
     try:
         yield

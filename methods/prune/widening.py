@@ -22,7 +22,9 @@ from methods.study.errors import RetrofitError
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 KNOWN = (nn.Linear, *CONVOLUTIONS, *NORMS, nn.Embedding)
-ADVICE = "give the wide network itself: transform(model, example, recipe, wide=MyNetwork(width=...))"
+ADVICE = (
+    "give the wide network itself: transform(model, example, recipe, wide=MyNetwork(width=...))"
+)
 
 
 def widen(
@@ -82,7 +84,9 @@ class _Resizing(TorchFunctionMode):
         }
         self.done: dict[str, int] = {}
 
-    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: Any = None
+    ) -> Any:
         keywords = dict(kwargs or {})
         known = {id(v) for v in (*args, *keywords.values()) if isinstance(v, Tensor)}
         owner = next((self.owners[i] for i in known if i in self.owners), None)

@@ -50,12 +50,12 @@ def test_doped_folds_into_one_layer_of_the_old_shape(layer, x):
     folded = stand.folded()
     assert folded.weight.shape == layer.weight.shape
     torch.testing.assert_close(folded(x), stand(x), atol=1e-5, rtol=1e-5)
-    assert torch.linalg.matrix_rank(
-        (folded.weight - stand.sparse.weight).flatten(1).detach()
-    ) == 2
+    assert torch.linalg.matrix_rank((folded.weight - stand.sparse.weight).flatten(1).detach()) == 2
 
 
-@pytest.mark.parametrize("make", [lambda m: Parallel(m, 2), lambda m: Factorized(m, 2), lambda m: Doped(m, 2)])
+@pytest.mark.parametrize(
+    "make", [lambda m: Parallel(m, 2), lambda m: Factorized(m, 2), lambda m: Doped(m, 2)]
+)
 @pytest.mark.parametrize(
     "layer",
     [
@@ -82,9 +82,15 @@ def test_wrong_activations_are_refused():
 
 
 def test_stand_ins_are_made_again_from_plain_values():
-    model = nn.Sequential(copy.deepcopy(CONVOLUTION), nn.Flatten(), nn.Linear(150, 7), copy.deepcopy(LINEAR))
+    model = nn.Sequential(
+        copy.deepcopy(CONVOLUTION), nn.Flatten(), nn.Linear(150, 7), copy.deepcopy(LINEAR)
+    )
     plain = copy.deepcopy(model)
-    model[0], model[2], model[3] = Parallel(model[0], 2), Factorized(model[2], 4), Doped(model[3], 1)
+    model[0], model[2], model[3] = (
+        Parallel(model[0], 2),
+        Factorized(model[2], 4),
+        Doped(model[3], 1),
+    )
     again = installed(plain, json.loads(json.dumps(described(model))))
     again.load_state_dict(model.state_dict())
     assert torch.equal(again.eval()(IMAGES), model.eval()(IMAGES))

@@ -49,7 +49,8 @@ def test_without_sparsity_nothing_grows():
 
 
 @pytest.mark.parametrize(
-    ("s", "low", "high"), [(0.7, "0.666667", "0.75"), (0.4, "0", "0.5"), (0.92, "0.916667", "0.923077")]
+    ("s", "low", "high"),
+    [(0.7, "0.666667", "0.75"), (0.4, "0", "0.5"), (0.92, "0.916667", "0.923077")],
 )
 def test_a_sparsity_without_a_whole_number_of_branches_names_its_neighbours(s, low, high):
     with pytest.raises(RetrofitError, match=rf"nearest allowed are {low} and {high}, or `resolve"):
@@ -71,6 +72,8 @@ def test_the_sparsity_for_a_budget_in_closed_form():
     assert 20 + (1 - s) * 320 == 100
     assert sizes.solve_sparsity(100, 0, 50) == 0
     assert sizes.solve_sparsity(100, 100, 0) == 0
-    with pytest.raises(RetrofitError, match="stay dense cost 101, more than the whole budget of 100"):
+    with pytest.raises(
+        RetrofitError, match="stay dense cost 101, more than the whole budget of 100"
+    ):
         sizes.solve_sparsity(100, 101, 320)
     assert not math.isnan(sizes.solve_sparsity(0, 0, 1))
