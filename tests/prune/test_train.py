@@ -167,9 +167,9 @@ def test_wrong_settings_are_refused_when_planning(changes, message):
 
 
 def test_settings_that_only_the_network_can_refuse():
-    with pytest.raises(RetrofitError, match="'head' is no layer|head is the last layer"):
+    with pytest.raises(RetrofitError, match=r"'head' is no layer|head is the last layer"):
         run(settings(only=["head"]))
-    with pytest.raises(RetrofitError, match="did you mean 'stages.0.conv1'"):
+    with pytest.raises(RetrofitError, match=r"did you mean 'stages\.0\.conv1'"):
         run(settings(exempt=["stage.0.conv1"]))
     table = Table("soup.train", np.zeros((3, 2)), np.zeros(3, np.int64), ["a", "b"], ["c"])
     with pytest.raises(RetrofitError, match=r"trains on images, and soup\.train has none"):

@@ -83,7 +83,7 @@ def test_linear_layers_and_attention_count():
     _, found = transform(model, image, Recipe("wide", 0.5), wide=wide)
     assert found.ratio == pytest.approx(1, abs=1e-4)
     with pytest.raises(
-        RetrofitError, match="other layers than the model; the first is layers.2.attention.k_proj"
+        RetrofitError, match=r"other layers than the model; the first is layers\.2\.attention\.k_proj"
     ):
         transform(
             model,
@@ -238,7 +238,7 @@ def test_what_stays_dense_says_why():
 
 def test_a_budget_that_the_dense_part_exceeds_is_refused():
     model = nn.Sequential(nn.Linear(64, 8), nn.Linear(8, 8), nn.Linear(8, 64))
-    with pytest.raises(RetrofitError, match="stay dense cost .* more than the whole budget"):
+    with pytest.raises(RetrofitError, match=r"stay dense cost .* more than the whole budget"):
         plan(model, torch.randn(1, 64), Recipe("wide", 0.9))
 
 
