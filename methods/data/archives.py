@@ -19,6 +19,10 @@ from typing import IO
 
 LARGEST_STREAM = 4_000_000_000
 """Bytes of a decompressed tar that may pass by on the way to a member."""
+LARGEST_MEMBER = 64_000_000
+"""Bytes of one file of a package that is read as a whole."""
+WHOLE = "."
+"""Named as a member: the archive itself."""
 _DAMAGED = (OSError, EOFError, ValueError, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile)
 
 
@@ -27,7 +31,15 @@ class ArchiveError(Exception):
 
 
 def read_members(archive: Path, wanted: dict[str, int]) -> dict[str, bytes]:
-    """{member: bytes} for `wanted` = {member: most bytes}; ArchiveError names the member."""
+    """{member: bytes} for `wanted` = {member: most bytes}; ArchiveError names the member.
+
+    The member "." is the archive itself, for builders that read many of its files.
+    """
+    if WHOLE in wanted:
+        with archive.open("rb") as file:
+            whole = _bounded(file, wanted[WHOLE], archive.name)
+        rest = {member: most for member, most in wanted.items() if member != WHOLE}
+        return {WHOLE: whole} | (read_members(archive, rest) if rest else {})
     try:
         if archive.suffix in (".whl", ".zip"):
             found = _from_zip(archive, wanted)
@@ -45,6 +57,31 @@ def read_members(archive: Path, wanted: dict[str, int]) -> dict[str, bytes]:
         if member not in found:
             raise ArchiveError(f"{archive.name} has no member {member}")
     return found
+
+
+def members_under(
+    package: bytes, prefixes: tuple[str, ...], suffixes: tuple[str, ...]
+) -> dict[str, bytes]:
+    """{member: bytes} of the files of a Debian package that begin and end so; sorted by name.
+
+    For builders that read hundreds of files of one package, whose checksum stands for them all.
+    ArchiveError where the package is damaged, or a file is larger than `LARGEST_MEMBER`.
+    """
+    found = {}
+    try:
+        with (
+            _deb_data(io.BytesIO(package)) as stream,
+            tarfile.open(fileobj=_Metered(stream), mode="r|") as opened,
+        ):
+            for info in opened:
+                name = info.name.removeprefix("./")
+                if info.isreg() and name.startswith(prefixes) and name.endswith(suffixes):
+                    found[name] = _bounded(opened.extractfile(info), LARGEST_MEMBER, name)
+    except ArchiveError:
+        raise
+    except _DAMAGED as error:
+        raise ArchiveError(f"the package is damaged: {error}") from error
+    return dict(sorted(found.items()))
 
 
 def decompress(body: bytes, compression: str | None, limit: int) -> bytes:

@@ -48,7 +48,7 @@ class Source(SpecModel):
 
     kind: str
     files: dict[str, str] = Field(min_length=1)
-    """{file name: member of the archive, path in the repository, address or local path}."""
+    """{file name: member of the archive ("." is the archive itself), path in the repository, address or local path}."""
 
     @property
     @abstractmethod

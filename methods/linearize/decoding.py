@@ -13,7 +13,7 @@ written so that little stands between the weight's bytes and the cores:
   does not care for their order, so the ring is never unrolled.
 - The state is kept for each key head `[Hkv, d, d]`: query heads of a group share it.
 
-All views are made in the constructor: a view costs as much as a small operation.
+Views are made once, at the first step: a view costs as much as a small operation.
 
 *Numerics.* float32 products differ from the module's by summation order and by the folded norms only.
 `weights="bfloat16"`, `"float16"` and `"int8"` are approximations of the products (see `PRODUCTS`);
