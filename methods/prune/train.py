@@ -206,6 +206,7 @@ def costs(
 ) -> dict[str, Metric]:
     """What the network and its training cost, beside the dense network.
 
+    `weights`, `weights/nonzero`: parameters, and those that no mask rules out.
     `flops`: of a forward pass for one example, without products with masked weights; `flops/ratio`:
     over the dense network's; `flops/kernels`: with them, as a dense kernel computes.
     `training_flops`, and its ratio. `sparsity`: of the masked layers. `memory/training`: weights,
@@ -216,6 +217,8 @@ def costs(
     reference = 3 * 2 * plan.before.macs * nominal * batch
     return {
         "updates": Metric(steps, unit="updates"),
+        "weights": Metric(plan.after.parameters, **smaller),
+        "weights/nonzero": Metric(plan.after.nonzeros, **smaller),
         "sparsity": Metric(plan.sparsity if plan.masked else 0.0),
         "flops": Metric(2 * plan.after.effective_macs, **smaller),
         "flops/ratio": Metric(plan.ratio, **smaller),

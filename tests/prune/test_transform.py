@@ -83,7 +83,8 @@ def test_linear_layers_and_attention_count():
     _, found = transform(model, image, Recipe("wide", 0.5), wide=wide)
     assert found.ratio == pytest.approx(1, abs=1e-4)
     with pytest.raises(
-        RetrofitError, match=r"other layers than the model; the first is layers\.2\.attention\.k_proj"
+        RetrofitError,
+        match=r"other layers than the model; the first is layers\.2\.attention\.k_proj",
     ):
         transform(
             model,
