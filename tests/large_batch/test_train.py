@@ -167,6 +167,8 @@ def test_a_killed_convolution_network_resumes_to_the_same_bits(tmp_path, monkeyp
     # its moments lie channels-last, as its weights, which a file does not keep
     params = settings(network=ResidualSizes(width=4, blocks=1), epochs=2, milestones=[])
     expected, _ = run(params)
-    found, _ = resumed(lambda context: apply(None, DATA, params, context), 23, tmp_path, monkeypatch)
+    found, _ = resumed(
+        lambda context: apply(None, DATA, params, context), 23, tmp_path, monkeypatch
+    )
     for name, tensor in expected.module.state_dict().items():
         assert torch.equal(tensor, found.module.state_dict()[name]), name
