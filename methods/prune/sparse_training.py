@@ -112,7 +112,7 @@ class SparseTraining:
 
     Make it once, before the first step; it needs no calls. All its state is in the state dicts of
     network and optimiser. With several backward passes for one step the gradients are summed before
-    they are compared; a closure that is called several times in a step is not supported.
+    they are compared. For one process, and not for optimisers that call a closure several times.
 
     Raises RetrofitError: no masks, masks that do not begin as ``update`` needs, an optimiser that
     does not hold a masked weight, a schedule that is none.
@@ -142,6 +142,7 @@ class SparseTraining:
         self.begin, self.end = int(begin * steps), int(end * steps)
         self.layers = masked_layers(model)
         self._check(model, optimizer)
+        self._due: bool | None = None
         self._outside: dict[str, Tensor] = {}
         self._dense: dict[str, Tensor] = {}
         self._handles = [
@@ -180,7 +181,9 @@ class SparseTraining:
 
     def _on_gradient(self, name: str, layer: nn.Module):
         def hook(parameter: Tensor) -> None:
-            if self.update == "rigl" and self.moves(self.step + 1):
+            if self._due is None:  # once for all layers: reading the counter waits for the device
+                self._due = self.moves(self.step + 1)
+            if self.update == "rigl" and self._due:
                 outside = parameter.grad.masked_fill(layer.weight_mask, 0)
                 if name in self._outside:
                     outside = outside + self._outside[name]
@@ -206,6 +209,7 @@ class SparseTraining:
         # Elementwise optimisers leave zeros alone; others (and added noise) would not.
         for layer in self.layers.values():
             layer.weight.masked_fill_(~layer.weight_mask, 0)
+        self._due = None
         self._outside.clear()
         self._dense.clear()
 

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+import torch._dynamo  # what the counter's first count imports; here, so that forked jobs have it
 from torch import nn
 
 from methods.measure.cost import Cost, count
