@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from methods.fit.batches import Batches, as_batch_first, shift_and_flip, standardise, stream
+from methods.fit.history import accuracy_rows, loss_rows
 from methods.fit.loop import fit
 from methods.fit.schedules import cosine, warm_up
-from methods.measure.classification import accuracy
 
 if TYPE_CHECKING:
     from methods.data.formats import Images
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 FLOOR = 0.01
 """The last learning rate as a share of the highest."""
-ROWS = 100
-"""About so many rows of the history have the loss."""
 
 
 def train(
@@ -53,22 +51,9 @@ def train(
     size = min(training.batch, samples)
     batches = Batches(samples, size, context.seed_for("batch order"), drop_last=True)
     steps = training.epochs * batches.per_epoch
-    every = max(1, steps // ROWS)
 
     def rate(step: int) -> float:
         return training.learning_rate * factor(step, steps, training.warm_up)
-
-    def after_step(step: int, loss: Tensor) -> None:
-        if step % every == 0 or step == steps:
-            context.record(step=step, loss=float(loss), rate=rate(step - 1))
-
-    def after_epoch(epoch: int) -> None:
-        if validation is not None and len(validation.y):
-            context.record(
-                step=(epoch + 1) * batches.per_epoch,
-                epoch=epoch + 1,
-                validation_accuracy=accuracy(network, validation),
-            )
 
     fit(
         module,
@@ -82,8 +67,8 @@ def train(
         clip_norm=training.clip_norm,
         precision=training.precision,
         steps_per_epoch=batches.per_epoch,
-        after_step=after_step,
-        after_epoch=after_epoch,
+        after_step=loss_rows(context, steps, rate),
+        after_epoch=accuracy_rows(context, network, validation, steps, batches.per_epoch),
     )
     module.to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
     return steps

@@ -42,20 +42,19 @@ from methods.data.formats import Images
 from methods.fit.batches import (
     Batches,
     as_batch_first,
-    held_out,
-    moments,
     shift_and_flip,
     standardise,
     stream,
     subset,
 )
+from methods.fit.history import accuracy_metric
+from methods.fit.images import training_and_validation
 from methods.fit.loop import fit
 from methods.large_batch import diffusion, noise, regimes
 from methods.large_batch.ghost_batch_norm import replace_batch_norm
 from methods.measure.classification import accuracy, score
-from methods.models.networks.network import Network, arguments, build
+from methods.models.networks.network import Network, build, fresh
 from methods.run.metrics import Metric
-from methods.study.errors import RetrofitError
 
 if TYPE_CHECKING:
     from methods.large_batch.params import LargeBatch
@@ -106,7 +105,7 @@ def apply(base: None, data: dict[str, list[Any]], params: LargeBatch, context: C
 
     def after_epoch(epoch: int) -> None:
         last = epoch == regime.epochs - 1
-        if validation is not None and (last or (epoch + 1) % every == 0):
+        if len(validation.y) and (last or (epoch + 1) % every == 0):
             context.record(
                 step=(epoch + 1) * batches.per_epoch,
                 epoch=epoch + 1,
@@ -131,10 +130,7 @@ def apply(base: None, data: dict[str, list[Any]], params: LargeBatch, context: C
         keeping={"walk": walk},
     )
     network.metrics = {"updates": Metric(steps, unit="updates")}
-    if validation is not None:
-        network.metrics["validation_accuracy"] = Metric(
-            accuracy(network, validation), n=len(validation.y), higher_is_better=True
-        )
+    network.metrics |= accuracy_metric(network, validation)
     if data.get("test"):
         test = data["test"][0]
         used = subset(len(test.y), getattr(test, "options", {}).get("limit"))
@@ -162,31 +158,13 @@ def _batch(params: LargeBatch) -> int:
 
 def _prepare(
     images: Images, params: LargeBatch, context: Context
-) -> tuple[Network, Images, Images | None]:
+) -> tuple[Network, Images, Images]:
     """A fresh network, the images to train on, and those held out."""
-    if not isinstance(images, Images):
-        raise RetrofitError(
-            f"large_batch trains on images; {getattr(images, 'name', images)} holds none"
-        )
-    used = subset(len(images.y), getattr(images, "options", {}).get("limit"))
-    held = round(params.validation * len(used))
-    kept, out = (
-        used[part] for part in held_out(len(used), held, context.seed_for("validation split"))
+    training, validation = training_and_validation(
+        {"train": [images]}, params.validation, "large_batch", context
     )
-    training = Images(images.name, images.x[kept], images.y[kept], images.classes)
-    validation = Images(images.name, images.x[out], images.y[out], images.classes) if held else None
-    sizes = params.network.model_dump()
-    built = arguments(sizes, images.x.shape[1:], len(images.classes))
-    module = build(sizes["architecture"], built, context.seed_for("initial weights"))
-    mean, std = moments(training.x)
-    network = Network(
-        module.to(context.device, memory_format=torch.channels_last),
-        sizes["architecture"],
-        built,
-        mean,
-        std,
-        images.classes,
-    )
+    network = fresh(training, params.network.model_dump(), context.seed_for("initial weights"))
+    network.module.to(context.device, memory_format=torch.channels_last)
     return network, training, validation
 
 

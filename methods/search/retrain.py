@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from methods.fit.batches import Batches
 from methods.fit.classifier import decayed, factor
+from methods.fit.history import loss_rows
 from methods.fit.loop import fit
 from methods.run.metrics import Metric
 from methods.search import footprint
@@ -70,13 +71,6 @@ def train(
         drop_last=True,
     )
     steps = recipe.epochs * batches.per_epoch
-    every = max(1, steps // ROWS)
-
-    def after_step(step: int, value: Tensor) -> None:
-        if step % every == 0 or step == steps:
-            context.record(step=step, loss=float(value))
-
-    # The optimiser is not fused, for the reason that `tanglenas` gives.
     fit(
         module,
         lambda network, step: split.task.loss(network, rows[batches.indices(step)]),
@@ -86,7 +80,7 @@ def train(
         learning_rate=lambda step: recipe.learning_rate * factor(step, steps, recipe.warm_up),
         clip_norm=recipe.clip_norm,
         steps_per_epoch=batches.per_epoch,
-        after_step=after_step,
+        after_step=loss_rows(context, steps),
     )
     return module.to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
 

@@ -196,8 +196,6 @@ def _batches(rows: Tensor, size: int, context: Context, name: str) -> Batches:
 
 
 def _optimizer(network: Supernet, params: TangleNAS) -> torch.optim.Optimizer:
-    # Not fused: the fused kernels take moments to lie in memory as channels-last weights do, and those
-    # that come back from a checkpoint do not.
     common = {"lr": params.learning_rate, "weight_decay": params.weight_decay}
     if params.optimizer == "adamw":
         return torch.optim.AdamW(network.weights(), **common)

@@ -156,7 +156,7 @@ def test_a_limit_takes_the_same_samples_for_every_seed():
 
 def test_wrong_data_and_a_short_first_phase():
     table = Table("soup.train", np.zeros((3, 2)), np.zeros(3, np.int64), ["a", "b"], ["c"])
-    with pytest.raises(RetrofitError, match=r"trains on images; soup\.train holds none"):
+    with pytest.raises(RetrofitError, match=r"needs images, and soup\.train has none"):
         run(settings(), {"train": [table]})
     network, _ = run(settings(batch="large", large_batch=180, epochs=2, milestones=[1]))
     assert "log_slope" not in network.metrics
