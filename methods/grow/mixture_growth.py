@@ -34,9 +34,7 @@ from typing import TYPE_CHECKING, Any
 
 from methods.grow.mixture import Mixture
 from methods.grow.network import GrowingNetwork
-from methods.grow.recipe import describe, grown_from, images_of, train
-from methods.measure.classification import accuracy
-from methods.run.metrics import Metric
+from methods.grow.recipe import grown_from, images_of, train_grown
 from methods.study.errors import RetrofitError
 
 if TYPE_CHECKING:
@@ -66,23 +64,10 @@ def apply(
     module.requires_grad_(True)
     module.grow(params.policy, params.noise, context.generator("growth"))
     network.notes["mixture"] = {**network.notes["mixture"], "grown": True}
-    at_growth = accuracy(network, validation) if len(validation.y) else None
-    train(
-        network,
-        training,
-        validation,
-        params,
-        context,
-        epochs=params.epochs,
-        cycles=params.cycles,
-        cycle_decay=params.cycle_decay,
-    )
-    if not params.keep_templates:
-        network.module = module.dense().eval()
-        del network.notes["mixture"]
-    describe(network, validation)
-    if at_growth is not None:
-        network.metrics["accuracy_at_growth"] = Metric(
-            at_growth, n=len(validation.y), higher_is_better=True
-        )
-    return network
+
+    def fold() -> None:
+        if not params.keep_templates:
+            network.module = module.dense().eval()
+            del network.notes["mixture"]
+
+    return train_grown(network, training, validation, params, context, fold)

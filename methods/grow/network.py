@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from methods.grow.mixture import Mixture
-from methods.models.networks import network
-from methods.models.networks.network import CONFIG, WEIGHTS, Network
-from methods.models.networks.wide_residual import WideResidual
-from methods.study.errors import RetrofitError
+from methods.models.networks.network import Network, read
 
 
 @dataclass
@@ -31,38 +25,22 @@ class GrowingNetwork(Network):
     loader: ClassVar[str] = "methods.grow.network:load"
 
 
-def build(architecture: str, arguments: dict[str, Any], seed: int) -> nn.Module:
-    """As :func:`methods.models.networks.network.build`, and wide residual networks."""
-    if architecture != "wide_residual":
-        return network.build(architecture, arguments, seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return WideResidual(**arguments)
-
-
 def load(directory: Path) -> GrowingNetwork:
     """What `save` wrote, in evaluation mode. Raises RetrofitError on a bad directory."""
-    directory = Path(directory)
-    try:
-        config = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
-        weights = load_file(directory / WEIGHTS)
-        module = build(config["architecture"], config["arguments"], seed=0)
-        form = config["notes"].get("mixture")
-        if form:
-            module = in_template_form(module, form)
-            if form["grown"]:
-                module.grow("none")
-            else:
-                module.use("sum")
-        module.load_state_dict(weights)
-    except RuntimeError:
-        raise RetrofitError(
-            f"{directory / WEIGHTS} does not fit the network that {CONFIG} beside it describes"
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        raise RetrofitError(f"{directory} holds no usable network ({error})") from None
-    fields = ("architecture", "arguments", "mean", "std", "classes", "notes")
-    return GrowingNetwork(module.eval(), **{name: config[name] for name in fields})
+    fields, module, _ = read(directory, _in_the_form_saved)
+    return GrowingNetwork(module, **fields)
+
+
+def _in_the_form_saved(module: nn.Module, config: dict[str, Any]) -> nn.Module:
+    form = config["notes"].get("mixture")
+    if not form:
+        return module
+    mixture = in_template_form(module, form)
+    if form["grown"]:
+        mixture.grow("none")
+    else:
+        mixture.use("sum")
+    return mixture
 
 
 def in_template_form(

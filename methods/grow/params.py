@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from methods.models.networks.params import FullyConnectedSizes, ResidualSizes
+from methods.models.networks.params import FullyConnectedSizes, ResidualSizes, WideResidualSizes
 from methods.study.errors import RetrofitError
 from methods.study.registry import MethodParams, register
 from methods.study.spec_model import SpecModel
@@ -18,20 +18,6 @@ WIDTHS = {
     "fully_connected": ("width",),
 }
 """The sizes of each architecture that growth doubles."""
-
-
-class WideResidualSizes(SpecModel):
-    """A wide residual network in pre-activation order; the defaults are WRN-28-10."""
-
-    architecture: Literal["wide_residual"] = "wide_residual"
-    width: int = Field(160, ge=1, description="Channels of the first stage; later ones double it.")
-    blocks: int = Field(4, ge=1, description="Blocks in each of the three stages.")
-    stem: int = Field(16, ge=1, description="Channels of the first layer.")
-    stem_stride: Literal[1, 2] = Field(1, description="2 halves the image in the first layer.")
-    inner_norm: bool = Field(
-        True,
-        description="The second normalisation of a block; the published code leaves it out.",
-    )
 
 
 GrowingSizes = Annotated[
@@ -179,7 +165,9 @@ class MixtureMembers(_Trains):
         return self
 
 
-class _Grows(_Trains):
+class Grows(_Trains):
+    """What every way to grow has in common: the training after it."""
+
     epochs: int = Field(40, ge=0, description="Passes over the images after growth.")
     cycles: int = Field(4, ge=1, description="Cosines into which the epochs are cut.")
     cycle_decay: float = Field(
@@ -190,14 +178,14 @@ class _Grows(_Trains):
     warm_up: float = Field(1.0, ge=0, description="Epochs in which the rate rises.")
 
     @model_validator(mode="after")
-    def _cycles_fit(self) -> _Grows:
+    def _cycles_fit(self) -> Grows:
         if self.epochs and self.cycles > self.epochs:
             raise ValueError(f"{self.cycles} cycles do not fit into {self.epochs} epochs")
         return self
 
 
 @register("methods.grow.mixture_growth:apply", paper=PAPER)
-class MixtureGrowth(_Grows):
+class MixtureGrowth(Grows):
     """Join the two networks of `mixture_members` into one of twice their width, and train it."""
 
     method: Literal["mixture_growth"] = "mixture_growth"
@@ -226,7 +214,7 @@ class MixtureGrowth(_Grows):
 
 
 @register("methods.grow.widening:apply")
-class Widen(_Grows):
+class Widen(Grows):
     """Grow one trained network to twice its width by a baseline's rule, and train it.
 
     net2net: every new unit copies one, and what reads copies divides by how many there are (arXiv

@@ -19,12 +19,12 @@ from methods.data.formats import Images
 from methods.fit.batches import (
     Batches,
     as_batch_first,
-    held_out,
     shift_and_flip,
     standardise,
     stream,
-    subset,
 )
+from methods.fit.history import ROWS, accuracy_metric
+from methods.fit.images import training_and_validation
 from methods.fit.loop import fit
 from methods.grow.mixture import Mixture
 from methods.grow.network import GrowingNetwork
@@ -34,12 +34,10 @@ from methods.run.metrics import Metric
 from methods.study.errors import RetrofitError
 
 if TYPE_CHECKING:
-    from methods.grow.params import Recipe
+    from methods.grow.params import Grows, Recipe
     from methods.models.networks.network import Network
     from methods.run.context import Context
 
-ROWS = 100
-"""About so many rows of the history have the loss."""
 TERA, MEGA = 1e12, 1e6
 BACKWARD = 2
 """A backward pass costs about as much as two forward passes: gradients of inputs and of weights."""
@@ -91,22 +89,14 @@ def flops_of_update(module: nn.Module, batch: int, image: tuple[int, ...]) -> in
     return 2 * (1 + BACKWARD) * macs
 
 
-def images_of(data: dict[str, list[Any]], recipe: Recipe, context: Context) -> tuple[Images, ...]:
+def images_of(
+    data: dict[str, list[Any]], recipe: Recipe, context: Context
+) -> tuple[Images, Images]:
     """(training, validation) images: of the role `validation`, or a share of the training images.
 
     Raises RetrofitError: a set without images, validation images of another kind, too few images.
     """
-    training = _images(data["train"][0], "train")
-    if data.get("validation"):
-        validation = _images(data["validation"][0], "validation")
-        if (validation.x.shape[1:], validation.classes) != (training.x.shape[1:], training.classes):
-            raise RetrofitError(
-                f"{validation.name} has other sizes or classes of images than {training.name}"
-            )
-    else:
-        held = round(recipe.validation * len(training.y))
-        kept, out = held_out(len(training.y), held, context.seed_for("validation split"))
-        training, validation = _chosen(training, kept), _chosen(training, out)
+    training, validation = training_and_validation(data, recipe.validation, recipe.method, context)
     if len(training.y) < 2:
         raise RetrofitError(f"{training.name}: {len(training.y)} images are too few to train on")
     return training, validation
@@ -194,9 +184,6 @@ def train(
                 lr=recipe.learning_rate,
                 momentum=recipe.momentum,
                 nesterov=recipe.momentum > 0,
-                # The fused step reads memory in order, whatever the layout: momenta restored from a
-                # checkpoint are contiguous, and parameters in channels-last order are not.
-                fused=False,
             ),
             steps=len(parts) * each,
             context=context,
@@ -213,6 +200,37 @@ def train(
     network.notes["updates"] = before + total
     network.notes["training_flops"] = flops(total)
     network.notes["curve"] = [row for row in context.history if "tflop" in row]
+
+
+def train_grown(
+    network: GrowingNetwork,
+    training: Images,
+    validation: Images,
+    params: Grows,
+    context: Context,
+    finish: Callable[[], None] | None = None,
+) -> GrowingNetwork:
+    """Train a network that has just grown, as the parameters say, and describe it.
+
+    Its metrics get `accuracy_at_growth`, on the validation images before the first update.
+    finish: done to the network between training and description.
+    """
+    at_growth = accuracy_metric(network, validation, "accuracy_at_growth")
+    train(
+        network,
+        training,
+        validation,
+        params,
+        context,
+        epochs=params.epochs,
+        cycles=params.cycles,
+        cycle_decay=params.cycle_decay,
+    )
+    if finish is not None:
+        finish()
+    describe(network, validation)
+    network.metrics |= at_growth
+    return network
 
 
 def grown_from(base: Network, images: Images) -> GrowingNetwork:
@@ -258,10 +276,7 @@ def describe(network: GrowingNetwork, validation: Images) -> None:
         network.metrics["coefficients"] = Metric(
             sum(alpha.numel() for alpha in module.coefficients()), higher_is_better=False
         )
-    if len(validation.y):
-        network.metrics["validation_accuracy"] = Metric(
-            accuracy(network, validation), n=len(validation.y), higher_is_better=True
-        )
+    network.metrics |= accuracy_metric(network, validation)
 
 
 def _groups(module: nn.Module, weight_decay: float) -> list[dict]:
@@ -296,16 +311,3 @@ def _loss_of(
         return cross_entropy(module(x).float(), labels[chosen])
 
     return loss
-
-
-def _images(content: Any, role: str) -> Images:
-    """The images of a set, as many as its options say."""
-    if not hasattr(content, "x") or content.x.ndim not in (3, 4):
-        name = getattr(content, "name", content)
-        raise RetrofitError(f"{role} needs images, and {name} has none")
-    limit = (getattr(content, "options", None) or {}).get("limit")
-    return _chosen(content, subset(len(content.y), limit))
-
-
-def _chosen(images: Any, rows: Tensor) -> Images:
-    return Images(images.name, images.x[rows.numpy()], images.y[rows.numpy()], images.classes)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from methods.data.formats import Images
-from methods.fit.batches import moments
-from methods.grow.network import GrowingNetwork, build
+from methods.grow.network import GrowingNetwork
 from methods.grow.params import WIDTHS
 from methods.grow.recipe import channels_first, describe, images_of, train
-from methods.models.networks.network import arguments
+from methods.models.networks import network
 
 if TYPE_CHECKING:
     from methods.grow.params import FromScratch
@@ -28,16 +27,14 @@ def apply(
     sizes = params.network.model_dump()
     if params.size == "small":
         sizes |= {name: sizes[name] // 2 for name in WIDTHS[sizes["architecture"]]}
-    network = fresh(training, sizes, context)
-    train(network, training, validation, params, context, epochs=params.all_epochs)
-    describe(network, validation)
-    return network
+    found = fresh(training, sizes, context)
+    train(found, training, validation, params, context, epochs=params.all_epochs)
+    describe(found, validation)
+    return found
 
 
 def fresh(images: Images, sizes: dict[str, Any], context: Context) -> GrowingNetwork:
     """A network with random weights for images of this kind, standardised by their own moments."""
-    built = arguments(sizes, images.x.shape[1:], len(images.classes))
-    module = build(sizes["architecture"], built, context.seed_for("initial weights"))
-    mean, std = moments(images.x)
+    plain = network.fresh(images, sizes, context.seed_for("initial weights"))
     notes = {"image": list(channels_first(images))}
-    return GrowingNetwork(module, sizes["architecture"], built, mean, std, images.classes, notes)
+    return GrowingNetwork(**{**vars(plain), "notes": notes})

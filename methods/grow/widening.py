@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from methods.grow.mixture import Mixture
-from methods.grow.network import GrowingNetwork, build
+from methods.grow.network import GrowingNetwork
 from methods.grow.params import WIDTHS
-from methods.grow.recipe import channels_first, describe, grown_from, images_of, train
+from methods.grow.recipe import channels_first, grown_from, images_of, train_grown
 from methods.grow.widen import widen
-from methods.measure.classification import accuracy
-from methods.run.metrics import Metric
+from methods.models.networks.network import build
 from methods.study.errors import RetrofitError
 
 if TYPE_CHECKING:
@@ -54,20 +53,4 @@ def apply(base: Any, data: dict[str, list[Any]], params: Widen, context: Context
         example=example,
         noise=params.noise,
     ).to(context.device)
-    at_growth = accuracy(network, validation) if len(validation.y) else None
-    train(
-        network,
-        training,
-        validation,
-        params,
-        context,
-        epochs=params.epochs,
-        cycles=params.cycles,
-        cycle_decay=params.cycle_decay,
-    )
-    describe(network, validation)
-    if at_growth is not None:
-        network.metrics["accuracy_at_growth"] = Metric(
-            at_growth, n=len(validation.y), higher_is_better=True
-        )
-    return network
+    return train_grown(network, training, validation, params, context)

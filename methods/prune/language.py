@@ -19,12 +19,13 @@ from torch import nn
 from methods.fit.batches import Batches
 from methods.fit.causal_lm import Windows, next_token_loss
 from methods.fit.classifier import decayed, factor
+from methods.fit.history import loss_rows
 from methods.fit.loop import fit
 from methods.measure.perplexity import text_windows
 from methods.models.language import LanguageModel
 from methods.prune import sizes
 from methods.prune.sparse_training import detach
-from methods.prune.train import ROWS, costs, noted, recipe, sparse_training, updates
+from methods.prune.train import costs, noted, recipe, sparse_training, updates
 from methods.prune.transform import Plan, counted, transform
 from methods.study.errors import RetrofitError
 
@@ -59,12 +60,6 @@ def apply(
     )
     steps = updates(params, plan, params.updates)
     sparse_training(model, optimizer, steps, params, context)
-    every = max(1, steps // ROWS)
-
-    def after_step(step: int, loss: torch.Tensor) -> None:
-        if step % every == 0 or step == steps:
-            context.record(step=step, loss=float(loss))
-
     fit(
         model,
         lambda net, step: next_token_loss(net, windows, batches.indices(step), context.device),
@@ -74,7 +69,7 @@ def apply(
         learning_rate=lambda step: params.learning_rate * factor(step, steps, params.warm_up),
         clip_norm=params.clip_norm,
         precision=params.precision,
-        after_step=after_step,
+        after_step=loss_rows(context, steps),
     )
     metrics = costs(plan, params, steps, params.updates, params.batch, model, optimizer, 2)
     detach(model).requires_grad_(False).eval()

@@ -9,26 +9,13 @@ from pydantic import Field, model_validator
 from methods.models.networks.params import (
     FullyConnectedSizes,
     ResidualSizes,
+    ResNetSizes,
     VisionTransformerSizes,
 )
 from methods.prune import sizes
 from methods.study.errors import RetrofitError
 from methods.study.registry import MeasureParams, MethodParams, register
 from methods.study.spec_model import SpecModel
-
-
-class ResNetSizes(SpecModel):
-    """A residual network of four stages; the defaults are ResNet-18 for small images."""
-
-    architecture: Literal["resnet"] = "resnet"
-    width: int = Field(64, ge=1, description="Channels of the first stage; later ones double them.")
-    blocks: list[Annotated[int, Field(ge=1)]] = Field(
-        [2, 2, 2, 2], min_length=1, description="Blocks in each stage; [3, 4, 6, 3] is ResNet-34."
-    )
-    stem: Literal["small", "large"] = Field(
-        "small", description="large: 7x7 at stride 2 and pooling, as for ImageNet."
-    )
-
 
 SparseNetworkSizes = Annotated[
     ResNetSizes | ResidualSizes | FullyConnectedSizes | VisionTransformerSizes,

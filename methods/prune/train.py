@@ -23,17 +23,18 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from methods.data.formats import Images
-from methods.fit.batches import Batches, moments, subset
+from methods.fit.batches import Batches, moments
 from methods.fit.classifier import loss_of
+from methods.fit.history import accuracy_metric, accuracy_rows, loss_rows
+from methods.fit.images import training_and_validation
 from methods.fit.loop import fit
 from methods.fit.schedules import cosine, multi_step, warm_up
-from methods.measure.classification import accuracy
-from methods.models.networks.network import arguments
+from methods.models.networks.network import arguments, build
 from methods.prune import sizes
-from methods.prune.network import SparseNetwork, build
+from methods.prune.network import SparseNetwork
 from methods.prune.sparse_training import SparseTraining, detach
 from methods.prune.training_cost import (
     activation_bytes,
@@ -44,14 +45,10 @@ from methods.prune.training_cost import (
 )
 from methods.prune.transform import Plan, Recipe, counted, transform
 from methods.run.metrics import Metric
-from methods.study.errors import RetrofitError
 
 if TYPE_CHECKING:
     from methods.prune.params import SparseIFT, Sparsity
     from methods.run.context import Context
-
-ROWS = 100
-"""About so many rows of the history have the loss."""
 
 
 def apply(
@@ -64,8 +61,7 @@ def apply(
     validation_accuracy). Raises RetrofitError: a set without images, layers that cannot be
     transformed, a loss that is not finite.
     """
-    images = _images(data["train"][0])
-    validation = _images(data["validation"][0]) if data.get("validation") else None
+    images, validation = training_and_validation(data, 0.0, "sparse_ift", context)
     network, plan = _network(images, params, context)
     module = network.module.to(context.device, memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(
@@ -74,30 +70,15 @@ def apply(
         momentum=params.momentum,
         nesterov=params.momentum > 0,
         weight_decay=params.weight_decay,
-        # Not fused: that kernel goes through memory in order, and after a resume the layout of the
-        # momentum is not that of a channels-last weight.
     )
     size = min(params.batch, len(images.y))
     batches = Batches(len(images.y), size, context.seed_for("batch order"), drop_last=True)
     nominal = params.epochs * batches.per_epoch
     steps = updates(params, plan, nominal)
     sparse_training(module, optimizer, steps, params, context)
-    every = max(1, steps // ROWS)
 
     def rate(step: int) -> float:
         return params.learning_rate * factor(step, steps, nominal // params.epochs, nominal, params)
-
-    def after_step(step: int, loss: Tensor) -> None:
-        if step % every == 0 or step == steps:
-            context.record(step=step, loss=float(loss), rate=rate(step - 1))
-
-    def after_epoch(epoch: int) -> None:
-        if validation is not None:
-            context.record(
-                step=min((epoch + 1) * batches.per_epoch, steps),
-                epoch=epoch + 1,
-                validation_accuracy=accuracy(network, validation),
-            )
 
     fit(
         module,
@@ -109,8 +90,8 @@ def apply(
         clip_norm=params.clip_norm,
         precision=params.precision,
         steps_per_epoch=batches.per_epoch,
-        after_step=after_step,
-        after_epoch=after_epoch,
+        after_step=loss_rows(context, steps, rate),
+        after_epoch=accuracy_rows(context, network, validation, steps, batches.per_epoch),
     )
     pair = torch.zeros(2, *network_input(images), device=context.device)
     network.metrics = costs(plan, params, steps, nominal, size, module, optimizer, 1)
@@ -118,10 +99,7 @@ def apply(
         activation_bytes(module.train(), pair, 2), unit="B", higher_is_better=False
     )
     detach(module).to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
-    if validation is not None:
-        network.metrics["validation_accuracy"] = Metric(
-            accuracy(network, validation), n=len(validation.y), higher_is_better=True
-        )
+    network.metrics |= accuracy_metric(network, validation)
     return network
 
 
@@ -281,12 +259,3 @@ def network_input(images: Images) -> tuple[int, int, int]:
     """(channels, height, width) of an image."""
     height, width, channels = (*images.x.shape[1:], 1)[:3]
     return channels, height, width
-
-
-def _images(content: Any) -> Images:
-    name = getattr(content, "name", content)
-    if not hasattr(content, "x") or content.x.ndim not in (3, 4):
-        raise RetrofitError(f"sparse_ift trains on images, and {name} has none")
-    limit = (getattr(content, "options", None) or {}).get("limit")
-    rows = subset(len(content.y), limit).numpy()
-    return Images(content.name, content.x[rows], content.y[rows], content.classes)

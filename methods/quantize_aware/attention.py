@@ -11,6 +11,7 @@ and the softmax does not see them. bq Wk x_m is not: the published block drops i
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import Any
 
@@ -103,7 +104,7 @@ def _refuse_dropout(module: nn.Module) -> None:
         raise RetrofitError("attention with dropout cannot be quantised: set its rate to 0")
 
 
-class QuantizedAttention(nn.Module):
+class QuantizedAttention(nn.Module, ABC):
     """Rounded input, values, probabilities, output projection; subclasses make the scores.
 
     `[b, tokens, width]` to the same, called in the way of the module that it replaces.
@@ -133,13 +134,13 @@ class QuantizedAttention(nn.Module):
         received = plan.input(-2, plan.tokens) if quantize_input else None
         return QuantizedLinear(layer, LayerPlan(plan.weights, plan.bits, received))
 
+    @abstractmethod
     def scores_from(self, query: nn.Linear, key: nn.Linear) -> None:
         """Set up what makes the scores from the float projections."""
-        raise NotImplementedError
 
+    @abstractmethod
     def scores(self, x: Tensor) -> Tensor:
         """`[b, heads, tokens, tokens]` from the rounded input, not scaled yet."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor, *others: Any, **options: Any) -> Any:
         """See the class. Raises RetrofitError for masks and for attention to something else."""

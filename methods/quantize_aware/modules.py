@@ -7,6 +7,7 @@ The float tensors keep their names, so a float state dict fits; what is added ha
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 import torch
@@ -60,7 +61,7 @@ class InputQuantizer(nn.Module):
         return f"bits={self.plan.bits}, signed={self.plan.signed}, steps={self.plan.size}"
 
 
-class WeightQuantizer(nn.Module):
+class WeightQuantizer(nn.Module, ABC):
     """From a weight `[out, …]` to the same on its grid; one scale for each row.
 
     band: while it is set, the gradient of weights that are further than so many steps from a
@@ -90,21 +91,21 @@ class WeightQuantizer(nn.Module):
         """Integer codes as floats, `[out, in]`."""
         return self.position(rows).round_().clamp_(self.low, self.high)
 
+    @abstractmethod
     def levels(self, rows: Tensor) -> Tensor:
         """The rounded weight `[out, in]` with its gradient."""
-        raise NotImplementedError
 
+    @abstractmethod
     def position(self, rows: Tensor) -> Tensor:
         """What is rounded to a code, `[out, in]`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def value(self, rows: Tensor, codes: Tensor) -> Tensor:
         """The number that a code stands for with the scale of these rows."""
-        raise NotImplementedError
 
+    @abstractmethod
     def packed(self, rows: Tensor) -> PackedWeight:
         """Codes and scales of a weight `[out, in]`."""
-        raise NotImplementedError
 
     def _packed(self, kind: type[PackedWeight], rows: Tensor, scale: Tensor) -> PackedWeight:
         codes = (self.codes(rows) - self.low).to(torch.uint8).cpu()

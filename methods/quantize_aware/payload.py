@@ -18,21 +18,19 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from methods.export import compressed_tensors
 from methods.export.packed import PackedWeight
 from methods.models.networks import network as networks
-from methods.models.networks.network import CONFIG, WEIGHTS, Network, build
+from methods.models.networks.network import CONFIG, FIELDS, WEIGHTS, Network
 from methods.quantize_aware.modules import MidRiseWeight, deploy_layers, masters
 from methods.quantize_aware.plans import Plan, from_json, to_json
 from methods.quantize_aware.swap import swap
 from methods.study.errors import RetrofitError
 
 INTEGER, TEACHER = "integer", "teacher"
-FIELDS = ("architecture", "arguments", "mean", "std", "classes", "notes")
 
 
 @torch.no_grad()
@@ -139,12 +137,11 @@ def load(directory: Path) -> QuantizedNetwork:
 
     Raises RetrofitError on a bad directory.
     """
-    directory = Path(directory)
-    config, module, plans = _read(directory, lambda weights, _: weights)
-    teacher = directory / TEACHER
+    fields, module, plans = _read(directory)
+    teacher = Path(directory) / TEACHER
     return QuantizedNetwork(
         module,
-        **{name: config[name] for name in FIELDS},
+        **fields,
         plans=plans,
         teacher=networks.load(teacher) if teacher.is_dir() else None,
     )
@@ -155,32 +152,20 @@ def load_integer(directory: Path) -> Network:
 
     Raises RetrofitError on a bad directory.
     """
-    config, module, _ = _read(Path(directory), _dequantized)
-    return Network(module.requires_grad_(False), **{name: config[name] for name in FIELDS})
+    fields, module, _ = _read(directory)
+    return Network(module.requires_grad_(False), **fields)
 
 
-def _dequantized(weights: dict[str, Tensor], config: dict[str, Any]) -> dict[str, Tensor]:
-    packed, dense = compressed_tensors.read(weights, config.get("quantized"))
-    for name, weight in packed.items():
-        if name in config["mid_rise"]:
-            weight = MidRiseWeight(**vars(weight))
-        dense[f"{name}.weight"] = weight.dequantize()
-    return dense
+def _read(directory: Path) -> tuple[dict[str, Any], nn.Module, dict[str, Plan]]:
+    plans: dict[str, Plan] = {}
+
+    def prepare(module: nn.Module, config: dict[str, Any]) -> nn.Module:
+        plans.update(from_json(config["plans"]))
+        return swap(module, plans)
+
+    fields, module, _ = networks.read(directory, prepare, _as_its_grid)
+    return fields, module, plans
 
 
-def _read(directory: Path, decode: Any) -> tuple[dict[str, Any], nn.Module, dict[str, Plan]]:
-    try:
-        config = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
-        weights = decode(load_file(directory / WEIGHTS), config)
-        plans = from_json(config["plans"])
-        module = swap(build(config["architecture"], config["arguments"], seed=0), plans)
-        shapes = {name: tensor.shape for name, tensor in module.state_dict().items()}
-        weights = {k: v.view(shapes[k]) if k in shapes else v for k, v in weights.items()}
-        module.load_state_dict(weights)
-    except RuntimeError:
-        raise RetrofitError(
-            f"{directory / WEIGHTS} does not fit the network that {CONFIG} beside it describes"
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        raise RetrofitError(f"{directory} holds no usable network ({error})") from None
-    return config, module.eval(), plans
+def _as_its_grid(name: str, packed: PackedWeight, config: dict[str, Any]) -> PackedWeight:
+    return MidRiseWeight(**vars(packed)) if name in config["mid_rise"] else packed

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from methods.data.formats import Images
-from methods.fit.batches import Batches, as_batch_first, shift_and_flip, standardise, stream, subset
+from methods.fit.batches import Batches, as_batch_first, shift_and_flip, standardise, stream
 from methods.fit.classifier import decayed
+from methods.fit.history import accuracy_metric, loss_rows
+from methods.fit.images import labelled
 from methods.fit.loop import Stateful, fit
 from methods.measure.classification import accuracy
 from methods.measure.cost import count
@@ -31,8 +33,6 @@ if TYPE_CHECKING:
     from methods.quantize_aware.params import QuantizedTraining
     from methods.run.context import Context
 
-ROWS = 100
-"""About so many rows of the history have the loss."""
 TRACKED_BITS = 4
 """Wider weights are not followed: their steps are so short that nothing depends on oscillation."""
 IN_BAND = 0.005
@@ -80,14 +80,10 @@ def images_of(
 
 
 def _taken(content: Any, network: Network, method: str) -> Images:
-    if not isinstance(content, Images):
-        raise RetrofitError(
-            f"{method} trains on images; {getattr(content, 'name', content)} holds none"
-        )
-    if list(content.classes) != list(network.classes):
-        raise RetrofitError(f"{content.name} has other classes than the network")
-    rows = subset(len(content.y), (getattr(content, "options", None) or {}).get("limit")).numpy()
-    return Images(content.name, content.x[rows], content.y[rows], content.classes)
+    images = labelled(content, method)
+    if list(images.classes) != list(network.classes):
+        raise RetrofitError(f"{images.name} has other classes than the network")
+    return images
 
 
 def followed(network: nn.Module) -> dict[str, tuple[Tensor, WeightQuantizer]]:
@@ -139,7 +135,7 @@ def train(
     """
     module = network.module.requires_grad_(True)
     steps = params.epochs * data.batches.per_epoch
-    every = max(1, steps // ROWS)
+    record_loss = loss_rows(context, steps, rate)
     crops = context.seed_for("augmentation")
 
     def loss(called: nn.Module, step: int) -> Tensor:
@@ -154,8 +150,7 @@ def train(
 
     def after_step(step: int, value: Tensor) -> None:
         after_update(step)
-        if step % every == 0 or step == steps:
-            context.record(step=step, loss=float(value), rate=rate(step - 1))
+        record_loss(step, value)
 
     def after_epoch(epoch: int) -> None:
         row = shares(module, tracker)
@@ -244,11 +239,7 @@ def finished(
         metrics[METRICS[name]] = Metric(value, higher_is_better=False)
     if (entropy := code_entropy(network.module)) is not None:
         metrics["code_entropy"] = Metric(entropy, unit="bit", higher_is_better=True)
-    if data.validation is not None:
-        metrics["validation_accuracy"] = Metric(
-            accuracy(result, data.validation), n=len(data.validation.y), higher_is_better=True
-        )
-    result.metrics = metrics
+    result.metrics = metrics | accuracy_metric(result, data.validation)
     return result
 
 

@@ -172,7 +172,7 @@ def test_settings_that_only_the_network_can_refuse():
     with pytest.raises(RetrofitError, match=r"did you mean 'stages\.0\.conv1'"):
         run(settings(exempt=["stage.0.conv1"]))
     table = Table("soup.train", np.zeros((3, 2)), np.zeros(3, np.int64), ["a", "b"], ["c"])
-    with pytest.raises(RetrofitError, match=r"trains on images, and soup\.train has none"):
+    with pytest.raises(RetrofitError, match=r"needs images, and soup\.train has none"):
         run(settings(), {"train": [table]})
     assert metrics(run(settings(sparsity=0.7, resolve=True, epochs=1))[0])["flops/ratio"] <= 1
 
@@ -182,12 +182,12 @@ def test_artifacts_that_are_damaged(tmp_path):
     network.save(tmp_path)
     config = (tmp_path / "config.json").read_text()
     (tmp_path / "config.json").write_text(config.replace('"doped"', '"dopped"'))
-    with pytest.raises(RetrofitError, match="no usable sparse network"):
+    with pytest.raises(RetrofitError, match="no usable network"):
         load(tmp_path)
     (tmp_path / "config.json").write_text(config.replace('"width": 4', '"width": 5'))
     with pytest.raises(RetrofitError, match="does not fit"):
         load(tmp_path)
-    with pytest.raises(RetrofitError, match="no usable sparse network"):
+    with pytest.raises(RetrofitError, match="no usable network"):
         load(Path(tmp_path / "missing"))
 
 

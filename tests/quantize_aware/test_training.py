@@ -351,7 +351,7 @@ def test_bases_and_data_that_cannot_work():
     with pytest.raises(RetrofitError, match="other classes than the network"):
         ofq.apply(base(), {"train": [other]}, settings(), Context())
     table = Table("soup.train", np.zeros((3, 2)), np.zeros(3, np.int64), ["a", "b"], ["c"])
-    with pytest.raises(RetrofitError, match=r"trains on images; soup\.train holds none"):
+    with pytest.raises(RetrofitError, match=r"needs images, and soup\.train has none"):
         ofq.apply(base(), {"train": [table]}, settings(), Context())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,23 +16,30 @@ from torch import Tensor, nn
 
 from methods.export import compressed_tensors
 from methods.export.packed import PackedWeight
-from methods.fit.batches import as_batch_first, standardise
+from methods.fit.batches import as_batch_first, moments, standardise
 from methods.models.networks.efficientnet_lite import EfficientNetLite
 from methods.models.networks.fully_connected import FullyConnected
 from methods.models.networks.residual import Residual
+from methods.models.networks.resnet import ResNet
 from methods.models.networks.vit import VisionTransformer
+from methods.models.networks.wide_residual import WideResidual
 from methods.study.errors import RetrofitError, choices
 
 if TYPE_CHECKING:
+    from methods.data.formats import Images
     from methods.run.metrics import Metric
 
 ARCHITECTURES: dict[str, type[nn.Module]] = {
     "fully_connected": FullyConnected,
     "residual": Residual,
+    "resnet": ResNet,
+    "wide_residual": WideResidual,
     "vit": VisionTransformer,
     "efficientnet_lite": EfficientNetLite,
 }
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+FIELDS = ("architecture", "arguments", "mean", "std", "classes", "notes")
+"""Of a `Network`, as its configuration has them."""
 
 
 def build(architecture: str, arguments: dict[str, Any], seed: int) -> nn.Module:
@@ -104,14 +112,7 @@ class Network:
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         state = {k: v.detach().cpu().contiguous() for k, v in self.module.state_dict().items()}
-        config = {
-            "architecture": self.architecture,
-            "arguments": self.arguments,
-            "mean": self.mean,
-            "std": self.std,
-            "classes": self.classes,
-            "notes": self.notes,
-        }
+        config = {name: getattr(self, name) for name in FIELDS}
         if self.quantized:
             scheme = compressed_tensors.container(self.quantized)
             for name, packed in self.quantized.items():
@@ -150,15 +151,41 @@ class Network:
         return torch.cat(parts).cpu()
 
 
+def fresh(images: Images, sizes: dict[str, Any], seed: int) -> Network:
+    """A network with random weights for images of this kind, standardised by their own moments."""
+    built = arguments(sizes, images.x.shape[1:], len(images.classes))
+    module = build(sizes["architecture"], built, seed)
+    return Network(module, sizes["architecture"], built, *moments(images.x), images.classes)
+
+
 def load(directory: Path) -> Network:
     """What :meth:`Network.save` wrote, in evaluation mode. Raises RetrofitError on a bad directory."""
+    fields, module, packed = read(directory)
+    return Network(module, **fields, quantized=packed)
+
+
+def read(
+    directory: Path,
+    prepare: Callable[[nn.Module, dict[str, Any]], nn.Module] | None = None,
+    packed_weight: Callable[[str, PackedWeight, dict[str, Any]], PackedWeight] | None = None,
+) -> tuple[dict[str, Any], nn.Module, dict[str, PackedWeight]]:
+    """(fields of the `Network`, its module in evaluation mode, its packed layers) of a directory.
+
+    For networks of which a method has changed the module: prepare(module, configuration) does to a
+    fresh one what was done to it. packed_weight(name, packed, configuration) gives a packed layer
+    that is read in another way. Raises RetrofitError on a bad directory.
+    """
     directory = Path(directory)
     try:
         config = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
         weights = load_file(directory / WEIGHTS)
         module = build(config["architecture"], config["arguments"], seed=0)
+        if prepare is not None:
+            module = prepare(module, config)
         packed, weights = compressed_tensors.read(weights, config.get("quantized"))
         for name, weight in packed.items():
+            if packed_weight is not None:
+                packed[name] = weight = packed_weight(name, weight, config)
             dense = module.get_submodule(name).weight
             weights[f"{name}.weight"] = weight.dequantize().view_as(dense)
         module.load_state_dict(weights)
@@ -168,5 +195,4 @@ def load(directory: Path) -> Network:
         ) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise RetrofitError(f"{directory} holds no usable network ({error})") from None
-    fields = ("architecture", "arguments", "mean", "std", "classes", "notes")
-    return Network(module.eval(), **{name: config[name] for name in fields}, quantized=packed)
+    return {name: config[name] for name in FIELDS}, module.eval(), packed

@@ -26,6 +26,33 @@ class ResidualSizes(SpecModel):
     stem_stride: Literal[1, 2] = Field(1, description="2 halves the image in the first layer.")
 
 
+class ResNetSizes(SpecModel):
+    """A residual network of four stages; the defaults are ResNet-18 for small images."""
+
+    architecture: Literal["resnet"] = "resnet"
+    width: int = Field(64, ge=1, description="Channels of the first stage; later ones double them.")
+    blocks: list[Annotated[int, Field(ge=1)]] = Field(
+        [2, 2, 2, 2], min_length=1, description="Blocks in each stage; [3, 4, 6, 3] is ResNet-34."
+    )
+    stem: Literal["small", "large"] = Field(
+        "small", description="large: 7x7 at stride 2 and pooling, as for ImageNet."
+    )
+
+
+class WideResidualSizes(SpecModel):
+    """A wide residual network in pre-activation order; the defaults are WRN-28-10."""
+
+    architecture: Literal["wide_residual"] = "wide_residual"
+    width: int = Field(160, ge=1, description="Channels of the first stage; later ones double it.")
+    blocks: int = Field(4, ge=1, description="Blocks in each of the three stages.")
+    stem: int = Field(16, ge=1, description="Channels of the first layer.")
+    stem_stride: Literal[1, 2] = Field(1, description="2 halves the image in the first layer.")
+    inner_norm: bool = Field(
+        True,
+        description="The second normalisation of a block; the published code leaves it out.",
+    )
+
+
 class VisionTransformerSizes(SpecModel):
     """A vision transformer without dropout; the defaults suit images of 28 or 32 pixels."""
 
@@ -41,7 +68,7 @@ class VisionTransformerSizes(SpecModel):
 
 
 NetworkSizes = Annotated[
-    FullyConnectedSizes | ResidualSizes | VisionTransformerSizes,
+    FullyConnectedSizes | ResidualSizes | ResNetSizes | WideResidualSizes | VisionTransformerSizes,
     Field(discriminator="architecture"),
 ]
 """One of the networks, told apart by `architecture`."""

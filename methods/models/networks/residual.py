@@ -7,6 +7,8 @@ convolution with normalisation (option B; the code published with arXiv 1705.087
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -45,31 +47,31 @@ class PooledLinear(nn.Linear):
         return super().forward(x.mean((2, 3)))
 
 
-class Residual(nn.Module):
-    """A stem, three stages of ``blocks`` blocks, the mean over the image, and a linear head.
-
-    width: channels of the first stage. stem_stride: 2 halves the image at once, which quarters
-    the cost. [n, channels, h, w] to logits [n, classes].
-    """
+class Staged(nn.Module):
+    """A stem, stages of blocks, and a head: [n, channels, h, w] to logits [n, classes]."""
 
     def __init__(
-        self, channels: int, classes: int, width: int = 16, blocks: int = 7, stem_stride: int = 1
+        self,
+        stem: nn.Module,
+        inputs: int,
+        width: int,
+        blocks: Sequence[int],
+        block: Callable[[int, int, int], nn.Module],
+        head: Callable[[int], nn.Module],
     ):
+        """blocks: in each stage, of which the first has ``width`` channels and each later one twice as
+        many at half the image's side. inputs: channels that the stem gives.
+        """
         super().__init__()
-        self.stem = nn.Sequential(
-            convolution(channels, width, 3, stem_stride), nn.BatchNorm2d(width), nn.ReLU()
-        )
-        stages, inputs = [], width
-        for stage in range(3):
+        self.stem = stem
+        stages = []
+        for stage, count in enumerate(blocks):
             outputs = width * 2**stage
-            for block in range(blocks):
-                stages.append(Block(inputs, outputs, 2 if stage and block == 0 else 1))
+            for number in range(count):
+                stages.append(block(inputs, outputs, 2 if stage and number == 0 else 1))
                 inputs = outputs
         self.stages = nn.Sequential(*stages)
-        self.head = PooledLinear(inputs, classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        self.head = head(inputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """[n, channels, h, w] to [n, classes]."""
@@ -79,3 +81,29 @@ class Residual(nn.Module):
         """[(name, module)] whose composition is the forward pass."""
         inner = [(f"stages.{i}", block) for i, block in enumerate(self.stages)]
         return [("stem", self.stem), *inner, ("head", self.head)]
+
+
+def draw_filters(network: nn.Module) -> None:
+    """He's initialisation of convolutions, by the outputs."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+class Residual(Staged):
+    """A stem, three stages of ``blocks`` blocks, the mean over the image, and a linear head.
+
+    width: channels of the first stage. stem_stride: 2 halves the image at once, which quarters
+    the cost. [n, channels, h, w] to logits [n, classes].
+    """
+
+    def __init__(
+        self, channels: int, classes: int, width: int = 16, blocks: int = 7, stem_stride: int = 1
+    ):
+        stem = nn.Sequential(
+            convolution(channels, width, 3, stem_stride), nn.BatchNorm2d(width), nn.ReLU()
+        )
+        super().__init__(
+            stem, width, width, [blocks] * 3, Block, lambda inputs: PooledLinear(inputs, classes)
+        )
+        draw_filters(self)

@@ -16,10 +16,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-
-def convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    """A convolution without bias that keeps the size at stride 1."""
-    return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+from methods.models.networks.residual import Staged, convolution
 
 
 class WideBlock(nn.Module):
@@ -54,7 +51,7 @@ class Head(nn.Module):
         return self.classifier(relu(self.norm(x)).mean((2, 3)))
 
 
-class WideResidual(nn.Module):
+class WideResidual(Staged):
     """[n, channels, h, w] to logits [n, classes].
 
     width: channels of the first stage. blocks: in each stage. stem: channels of the first layer.
@@ -71,26 +68,14 @@ class WideResidual(nn.Module):
         stem_stride: int = 1,
         inner_norm: bool = True,
     ):
-        super().__init__()
-        self.stem = convolution(channels, stem, 3, stem_stride)
-        stages, inputs = [], stem
-        for stage in range(3):
-            outputs = width * 2**stage
-            for block in range(blocks):
-                stride = 2 if stage and block == 0 else 1
-                stages.append(WideBlock(inputs, outputs, stride, inner_norm))
-                inputs = outputs
-        self.stages = nn.Sequential(*stages)
-        self.head = Head(inputs, classes)
+        super().__init__(
+            convolution(channels, stem, 3, stem_stride),
+            stem,
+            width,
+            [blocks] * 3,
+            lambda inputs, outputs, stride: WideBlock(inputs, outputs, stride, inner_norm),
+            lambda inputs: Head(inputs, classes),
+        )
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[n, channels, h, w] to [n, classes]."""
-        return self.head(self.stages(self.stem(x)))
-
-    def blocks(self) -> list[tuple[str, nn.Module]]:
-        """[(name, module)] whose composition is the forward pass."""
-        inner = [(f"stages.{i}", block) for i, block in enumerate(self.stages)]
-        return [("stem", self.stem), *inner, ("head", self.head)]

@@ -9,6 +9,11 @@ from methods.models.networks.network import ARCHITECTURES, build
 CASES = {
     "fully_connected": ({"inputs": 27, "classes": 4, "width": 6, "depth": 2}, (3, 3, 3)),
     "residual": ({"channels": 3, "classes": 4, "width": 4, "blocks": 2}, (3, 12, 12)),
+    "resnet": ({"channels": 3, "classes": 4, "width": 4, "blocks": [2, 1]}, (3, 12, 12)),
+    "wide_residual": (
+        {"channels": 3, "classes": 4, "width": 4, "blocks": 1, "stem": 4},
+        (3, 12, 12),
+    ),
     "vit": (
         {"channels": 3, "classes": 4, "image": 12, "width": 6, "depth": 2, "heads": 2},
         (3, 12, 12),
