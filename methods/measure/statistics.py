@@ -53,7 +53,11 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
     mean = math.fsum(array) / len(array)
     if len(array) == 1:
         return Interval(mean, None, None, 1)
-    stderr = float(array.std(ddof=1) / math.sqrt(len(array)))
+    # The mean of equal numbers can miss them by a rounding, which is no spread.
+    equal = bool((array == array[0]).all())
+    stderr = 0.0 if equal else float(array.std(ddof=1) / math.sqrt(len(array)))
+    if equal:
+        mean = float(array[0])
     half = float(stats.t.ppf(0.5 + level / 2, len(array) - 1)) * stderr
     return Interval(mean, mean - half, mean + half, len(array), stderr)
 

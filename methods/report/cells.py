@@ -68,6 +68,15 @@ class Measurement:
         only = self.metrics[0]
         return self.deterministic and only.stderr is None and only.values is None
 
+    def count(self) -> float:
+        """The value that every seed gave; RetrofitError where the seeds do not agree to the bit."""
+        if len(set(self.values)) > 1:
+            raise RetrofitError(
+                f"'{self.name}' is no count: it lies between {min(self.values)} and "
+                f"{max(self.values)} over the seeds, so it cannot be compared over counts"
+            )
+        return self.values[0]
+
     def by_seed(self) -> dict[int, float]:
         """Seed → value; a deterministic measurement has the single seed 0."""
         return dict(zip(self.seeds, self.values, strict=True))

@@ -240,7 +240,10 @@ def _equivalence(
 def _band(check: Band, cells: Cells, setting: str, metric: str) -> Iterator[Comparison]:
     for cell, ours in _named(cells, setting, [check.variant], metric):
         over = "seeds" if len(ours.values) > 1 else "units"
+        exact = ours.exact
         interval = ours.interval(over)
+        if check.over == "counts":
+            exact, interval = True, Interval(ours.count(), None, None, 1)
         bounds = [bound for bound in (check.low, check.high) if bound is not None]
         within = (check.low is None or interval.value > check.low) and (
             check.high is None or interval.value < check.high
@@ -254,7 +257,7 @@ def _band(check: Band, cells: Cells, setting: str, metric: str) -> Iterator[Comp
         )
         if interval.low is None:
             over = "seeds"
-        pairs = Pairs([interval.value], [0.0], over, ours.exact)
+        pairs = Pairs([interval.value], [0.0], over, exact)
         yield _made(required, cell, None, ours, pairs, interval, within, p)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from methods.measure.statistics import Interval, paired_difference
 from methods.report.cells import Measurement, Over
@@ -24,12 +25,14 @@ class Pairs:
         return paired_difference(self.ours, self.theirs)
 
 
-def pair(ours: Measurement, theirs: Measurement, over: Over) -> Pairs:
-    """Pair by seed, or by unit within the seeds that both have.
+def pair(ours: Measurement, theirs: Measurement, over: Over | Literal["counts"]) -> Pairs:
+    """Pair by seed, or by unit within the seeds that both have; counts are single values.
 
     A deterministic measurement stands for every seed of the other.
-    Raises RetrofitError where the two share no seed or no unit.
+    Raises RetrofitError where the two share no seed or no unit, and for counts that differ between seeds.
     """
+    if over == "counts":
+        return Pairs([ours.count()], [theirs.count()], "seeds", exact=True)
     exact = ours.exact and theirs.exact
     seeds = _shared_seeds(ours, theirs)
     if over == "seeds":

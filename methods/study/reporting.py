@@ -118,6 +118,11 @@ class Figure(SpecModel):
         return self
 
 
+Over = Literal["seeds", "units", "counts"]
+"""units: pair the metric's single values (text windows, replicates) instead of seeds.
+counts: the metric is counted, not estimated, so every seed must give the same value, which is exact."""
+
+
 class Ordering(SpecModel):
     """Every `better` variant beats every `than` variant on the metric, paired over seeds or units."""
 
@@ -125,8 +130,7 @@ class Ordering(SpecModel):
     better: list[str]
     than: list[str]
     settings: list[str] = ["*"]
-    over: Literal["seeds", "units"] = "seeds"
-    """units: pair the metric's single values (text windows, replicates) instead of seeds."""
+    over: Over = "seeds"
     margin: float = 0.0
     """The advantage must exceed this, in the metric's unit."""
 
@@ -139,7 +143,7 @@ class Equivalence(SpecModel):
     as_good_as: str
     tolerance: float = Field(gt=0)
     settings: list[str] = ["*"]
-    over: Literal["seeds", "units"] = "seeds"
+    over: Over = "seeds"
     one_sided: bool = True
     """Being better than the tolerance is no failure."""
 
@@ -152,6 +156,7 @@ class Band(SpecModel):
     low: float | None = None
     high: float | None = None
     settings: list[str] = ["*"]
+    over: Literal["seeds", "counts"] = "seeds"
 
     @model_validator(mode="after")
     def _has_bound(self) -> Band:
