@@ -1,6 +1,7 @@
 """Which methods and measures exist, without importing what they compute with.
 
-Every family declares its parameters in `methods/<family>/params.py`, which holds pydantic models only;
+Every family declares its parameters in `methods/<family>/params.py` (or, a folder deeper, one per paper), which
+holds pydantic models only;
 the code that does the work is named as "module:function" and imported when a run needs it.
 Planning, tables and `--help` therefore never pay for torch.
 """
@@ -100,8 +101,9 @@ def register(implementation: str, paper: str | None = None) -> Callable[[type], 
 @cache
 def entries(kind: str) -> dict[str, Entry]:
     """Every method ("method") or measure ("measure") by name, in alphabetical order."""
-    for path in sorted(PACKAGE.glob("*/params.py")):
-        importlib.import_module(f"{PACKAGE.name}.{path.parent.name}.params")
+    for path in sorted(PACKAGE.glob("**/params.py")):
+        folders = path.relative_to(PACKAGE.parent).with_suffix("")
+        importlib.import_module(".".join(folders.parts))
     return {name: entry for (its_kind, name), entry in sorted(_entries.items()) if its_kind == kind}
 
 

@@ -1,0 +1,1 @@
+"""Learning dynamics: what initial connectivity, the noise of SGD and local learning rules do to training."""
