@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from methods.report.cells import CellResult
-from methods.report.fits import LAWS, Fit, fit
+from methods.report.fits import RIVALS, Fit, fit
 from methods.report.numbers import significant
 from methods.report.style import MUTED, linear_axis, log_axis, panels
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 HEIGHT = 3.7
 FAINT = {"lw": 3.4, "alpha": 0.35}
 """Measured curves that fits are drawn over."""
-FORMULA = {"log": "a + b ln x", "power": "c x^p"}
+FORMULA = {"log": "a + b ln x", "power": "c x^p", "scaling": "c x^p, least squares in logarithms"}
 
 
 def curves(selection: Selection) -> Drawn | None:
@@ -99,7 +99,7 @@ def _fitted(
         return []
     kept = x >= (figure.fit_from or 0)
     found: dict[str, Fit] = {}
-    for law in LAWS:
+    for law in RIVALS[figure.fit]:
         made = fit(law, x[kept], y[kept])
         if made:
             found[law] = made
@@ -127,10 +127,16 @@ def _fitted(
 def _legend(ax: Axes, chosen: str) -> None:
     from matplotlib.lines import Line2D
 
-    other = next(law for law in LAWS if law != chosen)
     handles = [
-        Line2D([], [], color=MUTED, lw=1.1, ls=(0, (5, 2)), label=f"fit {FORMULA[chosen]}"),
-        Line2D([], [], color=MUTED, lw=1.1, ls=(0, (1, 2)), label=f"rejected: {FORMULA[other]}"),
+        Line2D(
+            [],
+            [],
+            color=MUTED,
+            lw=1.1,
+            ls=(0, (5, 2)) if law == chosen else (0, (1, 2)),
+            label=f"{'fit' if law == chosen else 'rejected:'} {FORMULA[law]}",
+        )
+        for law in RIVALS[chosen]
     ]
     ax.legend(handles=handles, loc="upper left", fontsize=8, labelcolor=MUTED)
 

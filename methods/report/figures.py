@@ -101,11 +101,11 @@ def draw(cells: Cells, out: Path) -> dict[str, dict[str, Any]]:
 def _draw(cells: Cells, name: str, figure: Figure, out: Path) -> dict[str, Any] | None:
     from matplotlib import pyplot
 
-    from methods.report import boxes, curves, plots
+    from methods.report import boxes, curves, heatmaps, plots
     from methods.report.style import styled
 
     metrics = [figure.y] if figure.kind in ("bars", "boxes") else [figure.x, figure.y]
-    if figure.kind == "curves":
+    if figure.kind in ("curves", "heatmap"):
         metrics = []
     if not all(cells.measures(metric, f"figures.{name}") for metric in metrics):
         return None
@@ -118,6 +118,7 @@ def _draw(cells: Cells, name: str, figure: Figure, out: Path) -> dict[str, Any] 
         "bars": plots.bars,
         "curves": curves.curves,
         "boxes": boxes.boxes,
+        "heatmap": heatmaps.heatmap,
     }
     with styled(salt):
         drawn = drawers[figure.kind](selection)

@@ -1,4 +1,4 @@
-"""Two laws that a curve may follow, fitted by least squares: y = a + b ln x, and y = c x^p."""
+"""Laws that a curve may follow, fitted by least squares: y = a + b ln x, and y = c x^p in y or in ln y."""
 
 from __future__ import annotations
 
@@ -11,19 +11,24 @@ import numpy as np
 
 from methods.report.numbers import significant
 
-Law = Literal["log", "power"]
-LAWS: tuple[Law, ...] = ("log", "power")
+Law = Literal["log", "power", "scaling"]
+RIVALS: dict[Law, tuple[Law, ...]] = {
+    "log": ("log", "power"),
+    "power": ("power", "log"),
+    "scaling": ("scaling",),
+}
+"""Which laws are drawn where one is asked for: that one, then those it is held against."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A fitted law: a, b of the logarithm, or c, p of the power; both have two parameters."""
+    """A fitted law: a, b of the logarithm, or c, p of the power; all have two parameters."""
 
     law: Law
     first: float
     second: float
     r_squared: float
-    """1 − residual / total sum of squares of y, for both laws on the scale of y."""
+    """1 − residual / total sum of squares, of y for `log` and `power`, of ln y for `scaling`."""
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """The law's values at x > 0."""
@@ -48,14 +53,18 @@ class Fit:
 def fit(law: Law, x: Sequence[float], y: Sequence[float]) -> Fit | None:
     """Least squares in y over the points with x > 0; None for fewer than three points, or one x only.
 
-    The power is fitted to y itself (not to ln y), so that both laws answer to the same residuals.
+    `power` is fitted to y itself, so that it and `log` answer to the same residuals; `scaling` to ln y over
+    the points with y > 0, as exponents are.
     """
     xs, ys = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
-    kept = (xs > 0) & np.isfinite(ys)
+    kept = (xs > 0) & np.isfinite(ys) & ((ys > 0) | (law != "scaling"))
     xs, ys = xs[kept], ys[kept]
     if len(np.unique(xs)) < 3:
         return None
-    if law == "log":
+    if law == "scaling":
+        p, ln_c = np.polyfit(np.log(xs), np.log(ys), 1)
+        found = (float(np.exp(ln_c)), float(p))
+    elif law == "log":
         b, a = np.polyfit(np.log(xs), ys, 1)
         found = (float(a), float(b))
     else:
@@ -63,8 +72,9 @@ def fit(law: Law, x: Sequence[float], y: Sequence[float]) -> Fit | None:
         if found is None:
             return None
     made = Fit(law, *found, 0.0)
-    residual = float(((ys - made(xs)) ** 2).sum())
-    total = float(((ys - ys.mean()) ** 2).sum())
+    seen, fitted = (np.log(ys), np.log(made(xs))) if law == "scaling" else (ys, made(xs))
+    residual = float(((seen - fitted) ** 2).sum())
+    total = float(((seen - seen.mean()) ** 2).sum())
     return Fit(law, *found, 1 - residual / total if total > 0 else math.nan)
 
 

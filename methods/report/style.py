@@ -77,14 +77,20 @@ def _settings(salt: str) -> dict[str, Any]:
     }
 
 
-def panels(count: int, height: float, columns: int = 3) -> tuple[Canvas, list[Axes]]:
-    """A figure of `count` equal panels, at most `columns` in a row."""
+def panels(
+    count: int, height: float, columns: int = 3, share: bool = True
+) -> tuple[Canvas, list[Axes]]:
+    """A figure of `count` equal panels, at most `columns` in a row, which share their vertical axis."""
     from matplotlib import pyplot
 
     across = min(count, columns)
     down = math.ceil(count / across)
     figure, grid = pyplot.subplots(
-        down, across, figsize=(WIDTH, height * down), squeeze=False, sharey=across > 1 and "row"
+        down,
+        across,
+        figsize=(WIDTH, height * down),
+        squeeze=False,
+        sharey=share and across > 1 and "row",
     )
     axes = list(grid.flat)
     for spare in axes[count:]:

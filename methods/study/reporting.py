@@ -76,27 +76,33 @@ class Figure(SpecModel):
 
     title: str
     caption: str | None = None
-    kind: Literal["scatter", "bars", "curves", "boxes"]
+    kind: Literal["scatter", "bars", "curves", "boxes", "heatmap"]
     """scatter: two metrics per variant (a Pareto plot); bars: one metric with intervals;
-    curves: two columns of `history.jsonl`; boxes: the metric's values over replicates."""
+    curves: two columns of `history.jsonl`; boxes: the metric's values over replicates;
+    heatmap: a third column of `history.jsonl` over two others (a phase diagram), one panel per variant."""
     x: str | None = None
-    """scatter: metric; curves: history column."""
+    """scatter: metric; curves and heatmap: history column."""
     y: str
     """The metric, or history column, on the vertical axis."""
+    value: str | None = None
+    """heatmap: the history column that the colour shows."""
     x_label: str | None = None
     y_label: str | None = None
+    value_label: str | None = None
     x_log: bool = False
     y_log: bool = False
+    value_log: bool = False
     scale: float = 1.0
-    """bars and boxes: values are shown multiplied by this (100 for percent)."""
+    """bars, boxes and heatmap: values are shown multiplied by this (100 for percent)."""
     rows: list[str] = ["*"]
     settings: list[str] = ["*"]
     ratio_to: str | None = None
     """boxes: divide each replicate's value by this variant's."""
     ratio_of: str | None = None
     """boxes: the other way round, this variant's value divided by each other's."""
-    fit: Literal["log", "power"] | None = None
-    """curves: overlay the least-squares fit y = a + b ln x, or y = c x^p, and show the other one as rejected."""
+    fit: Literal["log", "power", "scaling"] | None = None
+    """curves: overlay the least-squares fit y = a + b ln x, or y = c x^p, and show the other one as rejected;
+    scaling: least squares of ln y on ln x, whose exponent stands in the caption."""
     fit_from: float | None = Field(None, gt=0)
     """curves: leave out smaller x in the fit."""
     reference: dict[str, float] = {}
@@ -107,9 +113,18 @@ class Figure(SpecModel):
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Figure:
-        if self.kind in ("scatter", "curves") and self.x is None:
-            raise ValueError(f"{self.kind} need x")
-        belongs = {"fit": "curves", "fit_from": "curves", "ratio_to": "boxes", "ratio_of": "boxes"}
+        if self.kind in ("scatter", "curves", "heatmap") and self.x is None:
+            raise ValueError(f"{self.kind} needs x")
+        if self.kind == "heatmap" and self.value is None:
+            raise ValueError("heatmap needs value")
+        belongs = {
+            "fit": "curves",
+            "fit_from": "curves",
+            "ratio_to": "boxes",
+            "ratio_of": "boxes",
+            "value": "heatmap",
+            "value_label": "heatmap",
+        }
         for field, kind in belongs.items():
             if getattr(self, field) is not None and self.kind != kind:
                 raise ValueError(f"{field} belongs to {kind}, not to {self.kind}")

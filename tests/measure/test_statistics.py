@@ -34,6 +34,9 @@ def test_one_value_and_equal_values():
     same = mean_interval([4.0, 4.0])
     assert (same.low, same.high) == (4.0, 4.0)
     assert same.excludes(5.0)
+    # three times 0.1 sums to 0.30000000000000004
+    tenths = mean_interval([0.1] * 3)
+    assert (tenths.value, tenths.half_width) == (0.1, 0.0)
 
 
 def test_coverage_is_what_it_says():

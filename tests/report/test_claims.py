@@ -94,6 +94,23 @@ def test_counts_are_exact(workbench):
     assert "(exact)" in found.comparisons[0].sentence
 
 
+def test_what_is_counted_is_exact_whatever_the_number_of_seeds(workbench):
+    cells = two(workbench, [10.0, 10.0], [12.0, 12.0])
+    assert claim(cells, {**A_BEATS_B, "over": "counts"}).verdict == REPRODUCED
+    band = {"metric": "ppl", "variant": "a", "low": 9.9, "high": 10.1, "over": "counts"}
+    assert claim(cells, band).verdict == REPRODUCED
+    assert claim(cells, {**band, "low": 10.05}).verdict == NOT_REPRODUCED
+
+
+@pytest.mark.parametrize(
+    "check", [A_BEATS_B, {"metric": "ppl", "variant": "a", "high": 20.0}], ids=["order", "band"]
+)
+def test_a_count_that_differs_between_seeds_is_none(workbench, check):
+    cells = two(workbench, [10.0, 10.5], [12.0, 12.0])
+    with pytest.raises(RetrofitError, match=r"no count.*between 10.0 and 10.5"):
+        claim(cells, {**check, "over": "counts"})
+
+
 def test_a_deterministic_estimate_is_not_exact(workbench):
     a, b = (Metric(v, stderr=0.1, n=9, higher_is_better=False) for v in (1.0, 2.0))
     assert claim(two(workbench, [a], [b], deterministic=True), A_BEATS_B).verdict == PARTLY
