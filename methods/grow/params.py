@@ -188,6 +188,7 @@ class Grows(_Trains):
 class MixtureGrowth(Grows):
     """Join the two networks of `mixture_members` into one of twice their width, and train it."""
 
+    follows: ClassVar[tuple[str, ...]] = ("mixture_members",)
     method: Literal["mixture_growth"] = "mixture_growth"
     policy: Literal["none", "zero", "random", "copy", "orthogonal", "published_code"] = Field(
         "orthogonal",

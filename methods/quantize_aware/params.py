@@ -123,6 +123,7 @@ class Anneal(QuantizedTraining):
     (confidence-guided annealing), or, as the control, all of them.
     """
 
+    follows: ClassVar[tuple[str, ...]] = ("ofq", "anneal")
     method: Literal["anneal"] = "anneal"
     boundary: float | None = Field(
         0.005,

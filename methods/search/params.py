@@ -163,6 +163,7 @@ class TwoStageSearch(SearchStep):
     (SPOS): random candidates, or evolution. The items are those that the weights did not see.
     """
 
+    follows: ClassVar[tuple[str, ...]] = ("tanglenas",)
     method: Literal["two_stage_search"] = "two_stage_search"
     strategy: Literal["random", "evolution"] = "evolution"
     population: int = Field(30, ge=2, description="Candidates in the first round.")
@@ -187,6 +188,7 @@ class TwoStageSearch(SearchStep):
 class RetrainArchitecture(SearchStep):
     """Train the architecture that a search found, from fresh weights."""
 
+    follows: ClassVar[tuple[str, ...]] = ("tanglenas", "two_stage_search")
     method: Literal["retrain_architecture"] = "retrain_architecture"
     recipe: Recipe = Recipe()
     after: int | None = Field(
@@ -215,6 +217,7 @@ class RandomArchitectures(SearchStep):
 class ChooseArchitecture(SearchStep):
     """Of trained random architectures, the best on held-out items; or none, but their mean."""
 
+    follows: ClassVar[tuple[str, ...]] = ("random_architectures",)
     method: Literal["choose_architecture"] = "choose_architecture"
     by: Literal["validation", "mean"] = "validation"
 

@@ -203,6 +203,7 @@ class _Expander:
                 )
             if config:
                 self._check_base(params, config, where)
+            _check_order(params, runs, where)
             upstream = {"base": runs[-1]} if params.needs_base else {}
             runs.append(
                 self._step_run("method", params.method, params, upstream, data, seed, where)
@@ -368,6 +369,17 @@ class _Expander:
         known = sorted(p.stem for p in (self.configs / "datasets").glob("*.yaml"))
         if name not in known:
             raise SpecError([f"{self.path}: there is no data set '{name}'; {choices(name, known)}"])
+
+
+def _check_order(params: Any, before: list[Run], where: str) -> None:
+    """A base may be the saved result of the step that is asked for, so only steps are judged."""
+    steps = [run.spec["params"]["method"] for run in before if run.kind == "method"]
+    if params.follows and steps and steps[-1] not in params.follows:
+        raise SpecError(
+            [
+                f"{where}: {params.method} follows {' or '.join(params.follows)}, and here it follows {steps[-1]}"
+            ]
+        )
 
 
 def _fingerprint(directory: Path) -> dict[str, list[int]]:

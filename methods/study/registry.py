@@ -50,6 +50,8 @@ class MethodParams(StepParams):
 
     needs_base: ClassVar[bool] = True
     """False for a step that makes its model or estimates from data alone."""
+    follows: ClassVar[tuple[str, ...]] = ()
+    """The methods one of which must have made what this one starts from; empty: any model will do."""
     method: str
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from methods.data.formats import Images, Table
+from methods.data.formats import Table
 from methods.large_batch.params import LargeBatch
 from methods.large_batch.train import apply, regime_of
 from methods.models.networks.network import load
@@ -13,21 +13,12 @@ from methods.models.networks.params import FullyConnectedSizes, ResidualSizes
 from methods.run.context import Context
 from methods.study.errors import RetrofitError
 from tests.fit.killed import resumed
+from tests.fit.patches import patches
 
 SMALL = FullyConnectedSizes(width=16, depth=2)
 
 
-def blobs(name, n, seed):
-    """Images of a bright patch whose place is the class, under noise."""
-    rng = np.random.default_rng(seed)
-    y = rng.integers(0, 4, n)
-    x = rng.integers(0, 120, (n, 8, 8))
-    for label, (i, j) in enumerate([(0, 0), (0, 4), (4, 0), (4, 4)]):
-        x[y == label, i : i + 4, j : j + 4] += 60
-    return Images(name, x.astype(np.uint8), y.astype(np.int64), list("abcd"))
-
-
-DATA = {"train": [blobs("blobs.train", 400, 0)], "test": [blobs("blobs.test", 200, 1)]}
+DATA = {"train": [patches("blobs.train", 400, 0)], "test": [patches("blobs.test", 200, 1)]}
 
 
 def settings(**changes):
@@ -147,7 +138,7 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path, monkeypatch):
 
 
 def test_a_limit_takes_the_same_samples_for_every_seed():
-    train = blobs("blobs.train", 400, 0)
+    train = patches("blobs.train", 400, 0)
     object.__setattr__(train, "options", {"limit": 100})
     network, _ = run(settings(), {"train": [train]})
     assert network.metrics["updates"].value == 4 * 6

@@ -7,7 +7,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from methods.data.formats import Images, Table
+from methods.data.formats import Table
 from methods.models.networks.params import (
     FullyConnectedSizes,
     ResidualSizes,
@@ -21,17 +21,7 @@ from methods.prune.train import apply
 from methods.run.context import Context
 from methods.study.errors import RetrofitError
 from tests.fit.killed import resumed
-
-
-def patches(name, n, seed):
-    """Images of a bright patch whose place is the class, under noise."""
-    rng = np.random.default_rng(seed)
-    y = rng.integers(0, 4, n)
-    x = rng.integers(0, 120, (n, 8, 8))
-    for label, (i, j) in enumerate([(0, 0), (0, 4), (4, 0), (4, 4)]):
-        x[y == label, i : i + 4, j : j + 4] += 60
-    return Images(name, x.astype(np.uint8), y.astype(np.int64), list("abcd"))
-
+from tests.fit.patches import patches
 
 DATA = {"train": [patches("p.train", 320, 0)], "validation": [patches("p.validation", 200, 1)]}
 SMALL = ResidualSizes(width=4, blocks=1)

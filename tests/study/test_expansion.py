@@ -41,6 +41,11 @@ def toy_methods(monkeypatch):
         bits: Literal[2, 3, 4] = 4
 
     @registry.register("methods.study.keys:digest")
+    class Finish(registry.MethodParams):
+        follows: ClassVar[tuple[str, ...]] = ("go-on", "finish")
+        method: Literal["finish"] = "finish"
+
+    @registry.register("methods.study.keys:digest")
     class Height(registry.MeasureParams):
         measure: Literal["height"] = "height"
 
@@ -175,6 +180,16 @@ def test_a_misspelt_data_set_or_split_is_refused_when_planning(tmp_path, referen
         plan(write(tmp_path, text), "full")
     assert message in str(error.value)
     assert "toy.yaml" in str(error.value)
+
+
+def test_steps_in_an_order_that_cannot_work_are_refused_when_planning(tmp_path):
+    begin, go_on, finish = "{method: begin}", "{method: go-on}", "{method: finish}"
+    text = "study: toy\ntitle: A toy\nvariants: {it: [%s]}\nmeasure: [{measure: height}]\n"
+    for chain in ([begin, go_on, finish], [begin, go_on, finish, finish]):
+        plan(write(tmp_path, text % ", ".join(chain)))
+    message = r"variant it: finish follows go-on or finish, and here it follows begin"
+    with pytest.raises(SpecError, match=message):
+        plan(write(tmp_path, text % ", ".join([begin, finish])))
 
 
 def test_a_gpu_is_part_of_the_key_only_where_one_is_asked_for(tmp_path):

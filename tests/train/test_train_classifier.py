@@ -5,7 +5,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from methods.data.formats import Images, Table
+from methods.data.formats import Table
 from methods.models.networks.network import load
 from methods.run.context import Context
 from methods.study.errors import RetrofitError
@@ -13,21 +13,12 @@ from methods.study.registry import find
 from methods.train.params import TrainClassifier
 from methods.train.train_classifier import apply
 from tests.fit.killed import resumed
+from tests.fit.patches import patches
 
 VIT = {"architecture": "vit", "patch": 4, "width": 16, "depth": 1, "heads": 2}
 
 
-def blobs(name, n, seed, side=8):
-    """Images of a bright patch whose place is the class, under noise."""
-    rng = np.random.default_rng(seed)
-    y = rng.integers(0, 4, n)
-    x = rng.integers(0, 60, (n, side, side))
-    for label, (i, j) in enumerate([(0, 0), (0, 4), (4, 0), (4, 4)]):
-        x[y == label, i : i + 4, j : j + 4] += 120
-    return Images(name, x.astype(np.uint8), y.astype(np.int64), list("abcd"))
-
-
-DATA = {"train": [blobs("blobs.train", 410, 0)]}
+DATA = {"train": [patches("blobs.train", 410, 0, contrast=120)]}
 
 
 def settings(**changes):
@@ -51,7 +42,7 @@ def run(params, data=DATA, seed=0):
     ids=["vit", "vit mean", "fully connected", "residual"],
 )
 def test_it_learns_and_what_it_saves_is_what_it_is(tmp_path, network, least):
-    test = blobs("blobs.test", 200, 1)
+    test = patches("blobs.test", 200, 1, contrast=120)
     found, history = run(settings(network=network, epochs=10), DATA | {"validation": [test]})
     assert found.metrics["updates"].value == 10 * 20
     assert found.metrics["validation_accuracy"].value > least
@@ -90,7 +81,7 @@ def test_seeds_decide_and_held_out_images_are_not_trained_on():
 
 
 def test_a_limit_and_a_batch_larger_than_the_data():
-    train = blobs("blobs.train", 400, 0)
+    train = patches("blobs.train", 400, 0, contrast=120)
     object.__setattr__(train, "options", {"limit": 50})
     assert run(settings(), {"train": [train]})[0].metrics["updates"].value == 4 * 2
     assert run(settings(batch=64), {"train": [train]})[0].metrics["updates"].value == 4
@@ -102,7 +93,7 @@ def test_wrong_data_and_sizes_are_refused():
         run(settings(), {"train": [table]})
     with pytest.raises(RetrofitError, match=r"validation needs images, and soup\.train has none"):
         run(settings(), DATA | {"validation": [table]})
-    larger = blobs("larger.test", 10, 0, side=12)
+    larger = patches("larger.test", 10, 0, side=12, contrast=120)
     with pytest.raises(RetrofitError, match=r"larger\.test has other sizes .* than blobs\.train"):
         run(settings(), DATA | {"validation": [larger]})
     with pytest.raises(RetrofitError, match="patch 3 does not divide an image of 8 pixels"):
