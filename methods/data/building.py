@@ -54,7 +54,11 @@ def build(name: str, root: Path, refresh: bool = False) -> str:
         builder = spec.builders.find(options.name)
         try:
             content = builder.build(
-                {file: path.read_bytes() for file, path in files.items()}, options
+                {
+                    file: path if spec.is_folder(file) else path.read_bytes()
+                    for file, path in files.items()
+                },
+                options,
             )
         except (ValueError, KeyError, IndexError) as error:
             raise RetrofitError(

@@ -30,6 +30,7 @@ from methods.data.spec import (
     PypiSource,
     RawFile,
     UrlSource,
+    is_folder,
 )
 from methods.study.errors import RetrofitError
 
@@ -63,6 +64,8 @@ def cache() -> Path:
 def obtain(name: str, files: dict[str, RawFile], sources: Iterable[AnySource]) -> dict[str, Path]:
     """{file name: path of its verified, decompressed content} from the first source that serves.
 
+    A folder is given as it lies where the source names it.
+
     Tried in this order: files of this machine, the cache, then the other sources as declared.
     Raises RetrofitError that says of every source why it did not serve.
     """
@@ -94,9 +97,12 @@ def hindrance(source: AnySource, files: dict[str, RawFile]) -> str | None:
             client = "npm" if isinstance(source, NpmSource) else "apt-get"
             return None if shutil.which(client) else f"{client} is not on this machine"
         case PathSource():
-            paths = [Path(os.path.expandvars(text)).expanduser() for text in source.files.values()]
-            absent = [str(path) for path in paths if not path.is_file()]
-            return f"there is no file {absent[0]}" if absent else None
+            try:
+                for name, text in source.files.items():
+                    _local(name, text)
+            except UnavailableError as error:
+                return str(error)
+            return None
         case _:
             return f"{source.label} was not asked (python -m methods data NAME asks it)"
 
@@ -106,8 +112,11 @@ def _attempt(
 ) -> dict[str, Path] | None:
     try:
         with tempfile.TemporaryDirectory(prefix="retrofit-") as scratch:
-            bodies = FETCHERS[type(source)](source, files, Path(scratch))
-            return {file: _keep(file, bodies[file], files[file]) for file in source.files}
+            found = FETCHERS[type(source)](source, files, Path(scratch))
+            return {
+                file: found[file] if is_folder(file) else _keep(file, found[file], files[file])
+                for file in source.files
+            }
     except (UnavailableError, ArchiveError) as error:
         failures.append(f"{source.label}: {error}")
         return None
@@ -292,17 +301,24 @@ def _url(source: UrlSource, files: dict[str, RawFile], scratch: Path) -> dict[st
     return bodies
 
 
-def _path(source: PathSource, files: dict[str, RawFile], scratch: Path) -> dict[str, bytes]:
-    bodies = {}
+def _path(source: PathSource, files: dict[str, RawFile], scratch: Path) -> dict[str, bytes | Path]:
+    found: dict[str, bytes | Path] = {}
     for name, text in source.files.items():
-        first = text.split("/")[0]
-        if first.startswith("$") and first[1:] not in os.environ:
-            raise UnavailableError(f"the environment variable {first[1:]} is not set")
-        path = Path(os.path.expandvars(text)).expanduser()
-        if not path.is_file():
-            raise UnavailableError(f"there is no file {path}")
-        bodies[name] = _bounded_file(path, files[name])
-    return bodies
+        path = _local(name, text)
+        found[name] = path if is_folder(name) else _bounded_file(path, files[name])
+    return found
+
+
+def _local(name: str, text: str) -> Path:
+    """The file or folder of this machine that a source names; UnavailableError where it is not there."""
+    first = text.split("/")[0]
+    if first.startswith("$") and first[1:] not in os.environ:
+        raise UnavailableError(f"the environment variable {first[1:]} is not set")
+    path = Path(os.path.expandvars(text)).expanduser()
+    kind, there = ("folder", path.is_dir()) if is_folder(name) else ("file", path.is_file())
+    if not there:
+        raise UnavailableError(f"there is no {kind} {path}")
+    return path
 
 
 def _bounded_file(path: Path, raw: RawFile) -> bytes:
@@ -311,7 +327,7 @@ def _bounded_file(path: Path, raw: RawFile) -> bytes:
     return path.read_bytes()
 
 
-FETCHERS: dict[type, Callable[..., dict[str, bytes]]] = {
+FETCHERS: dict[type, Callable[..., dict[str, bytes | Path]]] = {
     PypiSource: _pypi,
     NpmSource: _npm,
     DebianSource: _debian,

@@ -28,7 +28,7 @@ LARGEST_RAW = 2_000_000_000
 
 
 class RawFile(SpecModel):
-    """One file that the builder reads."""
+    """One file that the builder reads; or, where its name ends in "/", a folder of the user's own."""
 
     sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
     """Of the file's content after decompression.  Only a file of the user's own (`path`) may go without."""
@@ -41,6 +41,11 @@ class RawFile(SpecModel):
     def limit(self) -> int:
         """The most bytes that may be read."""
         return self.bytes or LARGEST_RAW
+
+
+def is_folder(name: str) -> bool:
+    """Whether a name of `files` stands for a folder, which is read in place and never copied."""
+    return name.endswith("/")
 
 
 class Source(SpecModel):
@@ -167,8 +172,13 @@ class DataSet(SpecModel):
                         f"sources[{number}] has a file '{name}' that `files` does not declare; "
                         f"{choices(name, self.files)}"
                     )
+                if is_folder(name) and source.kind != "path":
+                    raise ValueError(f"'{name}' is a folder, which only a source of kind path has")
                 if self.files[name].sha256 is None and source.kind != "path":
                     raise ValueError(f"file '{name}' comes over the network and needs a sha256")
+        for name, raw in self.files.items():
+            if is_folder(name) and raw != RawFile():
+                raise ValueError(f"'{name}' is a folder and has no checksum, size or compression")
         enough = [self._enough(source.files) for source in self.sources]
         together = self._enough({name for source in self.sources for name in source.files})
         if not all(enough) and (any(enough) or not together):

@@ -1,7 +1,8 @@
 """From verified raw files to splits: one module for each family of data set.
 
 A builder is a module with `Options` (what the YAML may say under `builder:`) and
-`build(files, options)`, a pure function from {file name: bytes} to {split name: content}.
+`build(files, options)`, a pure function from {file name: bytes} to {split name: content}. A file whose
+name ends in "/" is a folder of the user's own, and `build` is given its path.
 Adding a builder is adding a file here.
 """
 
