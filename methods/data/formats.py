@@ -1,7 +1,7 @@
 """What a data set is in memory and on disk.
 
 `data/<name>/` holds `dataset.json` (what the set is and its splits) and one packed file for each split:
-JSON lines for text, safetensors for images, CSV for tables.  The same content always gives the same
+JSON lines for text, safetensors for images and scenes, CSV for tables.  The same content always gives the same
 bytes: no time stamps, fixed key order, numbers written so that they read back exactly.
 """
 
@@ -41,6 +41,31 @@ class Images:
 
 
 @dataclass(frozen=True)
+class LabelledText:
+    """Texts with a class each: `y` int64 [n], an index into `classes`; `pairs` are second texts, where a task has
+    two (one for each document).
+    """
+
+    name: str
+    documents: list[str]
+    y: np.ndarray
+    classes: list[str]
+    pairs: list[str] | None = None
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """Images of any size, uint8 [height, width, 3], with the points marked in each, float64 [k, 2] as (x, y) in
+    pixels from the upper left corner; k may be 0. `titles` name the images.
+    """
+
+    name: str
+    images: list[np.ndarray]
+    points: list[np.ndarray]
+    titles: list[str]
+
+
+@dataclass(frozen=True)
 class Table:
     """`x`: float64 [n, len(columns)]; `y`: int64 [n], 0..K-1, an index into `classes` (lowest class first)."""
 
@@ -51,7 +76,7 @@ class Table:
     classes: list[str]
 
 
-Split = Text | Images | Table
+Split = Text | LabelledText | Images | Scenes | Table
 
 
 def write(directory: Path, splits: dict[str, Split]) -> None:
@@ -75,16 +100,26 @@ def read(directory: Path, split: str, name: str) -> Split:
     """One split of a built data set; the result carries `name`.  Raises ValueError on a damaged file."""
     entry = index(directory)[split]
     content = _DECODERS[entry["kind"]]((directory / entry["file"]).read_bytes(), entry, name)
-    found = len(content.documents) if isinstance(content, Text) else len(content.x)
+    found = _rows(content)
     if found != entry["rows"]:
         raise ValueError(f"{entry['file']} holds {found} rows, {INDEX} says {entry['rows']}")
     return content
 
 
+def _rows(content: Split) -> int:
+    match content:
+        case Text() | LabelledText():
+            return len(content.documents)
+        case Scenes():
+            return len(content.images)
+        case _:
+            return len(content.x)
+
+
 def _labels(content: Split) -> dict:
-    if isinstance(content, Text):
+    if isinstance(content, Text | Scenes):
         return {}
-    if isinstance(content, Images):
+    if isinstance(content, Images | LabelledText):
         return {"classes": content.classes}
     return {"columns": content.columns, "classes": content.classes}
 
@@ -103,6 +138,56 @@ def _decode_text(body: bytes, entry: dict, name: str) -> Text:
     # Not splitlines(): a document may hold U+2028, which JSON leaves as it is.
     rows = [json.loads(line) for line in body.decode("utf-8").split("\n") if line]
     return Text(name, [row["text"] for row in rows], [row["title"] for row in rows])
+
+
+def _encode_labelled(texts: LabelledText) -> tuple[str, int, bytes]:
+    count = len(texts.documents)
+    if texts.y.dtype != np.int64 or texts.y.shape != (count,):
+        raise ValueError(f"{texts.name}: expected int64 [{count}], one class for each text")
+    if texts.pairs is not None and len(texts.pairs) != count:
+        raise ValueError(f"{texts.name}: {len(texts.pairs)} second texts for {count} first ones")
+    _check_classes(texts.name, texts.y, texts.classes)
+    pairs = [{}] * count if texts.pairs is None else [{"pair": pair} for pair in texts.pairs]
+    lines = [
+        json.dumps({"class": texts.classes[label], "text": text, **pair}, ensure_ascii=False) + "\n"
+        for text, label, pair in zip(texts.documents, texts.y.tolist(), pairs, strict=True)
+    ]
+    return "labelled_text", count, "".join(lines).encode("utf-8")
+
+
+def _decode_labelled(body: bytes, entry: dict, name: str) -> LabelledText:
+    rows = [json.loads(line) for line in body.decode("utf-8").split("\n") if line]
+    classes = entry["classes"]
+    index = {text: number for number, text in enumerate(classes)}
+    y = np.array([index[row["class"]] for row in rows], dtype=np.int64)
+    pairs = [row["pair"] for row in rows] if rows and "pair" in rows[0] else None
+    return LabelledText(name, [row["text"] for row in rows], y, classes, pairs)
+
+
+def _encode_scenes(scenes: Scenes) -> tuple[str, int, bytes]:
+    count = len(scenes.images)
+    if len(scenes.points) != count or len(scenes.titles) != count:
+        raise ValueError(f"{scenes.name}: images, points and titles differ in number")
+    for image, points in zip(scenes.images, scenes.points, strict=True):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(f"{scenes.name}: expected images as uint8 [h, w, 3]")
+        if points.dtype != np.float64 or points.ndim != 2 or points.shape[1] != 2:
+            raise ValueError(f"{scenes.name}: expected points as float64 [k, 2]")
+        if not np.isfinite(points).all():
+            raise ValueError(f"{scenes.name}: a point is not finite")
+    found = {f"image.{i:06d}": np.ascontiguousarray(x) for i, x in enumerate(scenes.images)}
+    found |= {f"points.{i:06d}": np.ascontiguousarray(p) for i, p in enumerate(scenes.points)}
+    titles = json.dumps(scenes.titles, ensure_ascii=False)
+    return "scenes", count, tensors.save(found, metadata={"titles": titles})
+
+
+def _decode_scenes(body: bytes, entry: dict, name: str) -> Scenes:
+    found = tensors.load(body)
+    length = int.from_bytes(body[:8], "little")
+    titles = json.loads(json.loads(body[8 : 8 + length])["__metadata__"]["titles"])
+    rows = range(len(titles))
+    images = [found[f"image.{i:06d}"] for i in rows]
+    return Scenes(name, images, [found[f"points.{i:06d}"] for i in rows], titles)
 
 
 def _encode_images(images: Images) -> tuple[str, int, bytes]:
@@ -153,6 +238,24 @@ def _number(value: float) -> str:
     return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
 
 
-_ENCODERS = {Text: _encode_text, Images: _encode_images, Table: _encode_table}
-_DECODERS = {"text": _decode_text, "images": _decode_images, "table": _decode_table}
-_EXTENSIONS = {"text": "jsonl", "images": "safetensors", "table": "csv"}
+_ENCODERS = {
+    Text: _encode_text,
+    LabelledText: _encode_labelled,
+    Images: _encode_images,
+    Scenes: _encode_scenes,
+    Table: _encode_table,
+}
+_DECODERS = {
+    "text": _decode_text,
+    "labelled_text": _decode_labelled,
+    "images": _decode_images,
+    "scenes": _decode_scenes,
+    "table": _decode_table,
+}
+_EXTENSIONS = {
+    "text": "jsonl",
+    "labelled_text": "jsonl",
+    "images": "safetensors",
+    "scenes": "safetensors",
+    "table": "csv",
+}

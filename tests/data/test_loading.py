@@ -74,9 +74,40 @@ def test_tables_and_images_keep_every_bit(tmp_path):
     assert (back.x.dtype, back.y.dtype, back.y.tolist()) == (np.uint8, np.int64, [2, 0])
 
 
+def test_labelled_text_comes_back_alone_or_in_pairs(tmp_path):
+    y = np.array([1, 0], dtype=np.int64)
+    alone = formats.LabelledText("a", ["one\ntwo\u2028three", "four"], y, ["no", "yes"])
+    pairs = formats.LabelledText("p", ["one", "two"], y, ["no", "yes"], ["uno", "due"])
+    formats.write(tmp_path, {"a": alone, "p": pairs})
+    back = formats.read(tmp_path, "a", "set.a")
+    assert (back.documents, back.pairs, back.classes) == (alone.documents, None, ["no", "yes"])
+    assert (back.y.dtype, back.y.tolist()) == (np.int64, [1, 0])
+    assert formats.read(tmp_path, "p", "set.p").pairs == ["uno", "due"]
+
+
+def test_scenes_keep_images_of_any_size_and_their_points(tmp_path):
+    images = [np.full((h, w, 3), h, np.uint8) for h, w in ((2, 5), (4, 3), (1, 1))]
+    points = [np.array([[0.5, 1.25], [4.0, 0.0]]), np.zeros((0, 2)), np.array([[0.1, 0.2]])]
+    formats.write(tmp_path, {"s": formats.Scenes("s", images, points, ["b", "\u00e4", "c"])})
+    before = (tmp_path / "s.safetensors").read_bytes()
+    back = formats.read(tmp_path, "s", "set.s")
+    assert back.titles == ["b", "\u00e4", "c"]
+    for ours, theirs in zip(back.images + back.points, images + points, strict=True):
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_array_equal(ours, theirs)
+    formats.write(tmp_path, {"s": back})
+    assert (tmp_path / "s.safetensors").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     "content",
     [
+        formats.LabelledText("l", ["one"], np.array([1]), ["x"]),
+        formats.LabelledText("l", ["one"], np.array([0]), ["x"], []),
+        formats.LabelledText("l", ["one"], np.array([0.0]), ["x"]),
+        formats.Scenes("s", [np.zeros((2, 2, 3))], [np.zeros((0, 2))], ["a"]),
+        formats.Scenes("s", [np.zeros((2, 2, 3), np.uint8)], [np.full((1, 2), np.nan)], ["a"]),
+        formats.Scenes("s", [np.zeros((2, 2, 3), np.uint8)], [], ["a"]),
         formats.Table("t", np.array([[np.nan]]), np.array([0]), ["a"], ["x", "y"]),
         formats.Table("t", np.array([[1.0]]), np.array([2]), ["a"], ["x", "y"]),
         formats.Images("i", np.zeros((1, 2, 2)), np.array([0]), ["x"]),
@@ -84,5 +115,7 @@ def test_tables_and_images_keep_every_bit(tmp_path):
     ],
 )
 def test_content_that_contradicts_itself_is_not_written(tmp_path, content):
-    with pytest.raises(ValueError, match=r"missing|labels|expected|titles"):
+    with pytest.raises(
+        ValueError, match=r"missing|labels|expected|titles|second texts|not finite|in number"
+    ):
         formats.write(tmp_path, {"all": content})
