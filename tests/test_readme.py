@@ -1,6 +1,8 @@
 """The front page says what the committed tables say, and its links lead somewhere."""
 
 import re
+import shutil
+from itertools import pairwise
 from pathlib import Path
 
 README = Path("README.md").read_text(encoding="utf-8")
@@ -32,17 +34,27 @@ def test_its_links_lead_somewhere():
     assert [link for link in links if not link.startswith("http") and not Path(link).exists()] == []
 
 
-def test_studies_in_the_docs_can_be_planned(tmp_path):
+def test_studies_and_data_sets_in_the_docs_can_be_planned(tmp_path, monkeypatch):
     from methods.study.expansion import plan
 
-    found = 0
-    for page in [Path("README.md"), *Path("docs").glob("*.md")]:
-        for block in re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
-            path = tmp_path / f"{page.stem}-{found}.yaml"
-            path.write_text(block, encoding="utf-8")
-            assert plan(path).cells
-            found += 1
-    assert found >= 2
+    pages = [Path("README.md"), *Path("docs").glob("*.md")]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    shutil.copytree("configs", tmp_path / "configs")
+    shutil.copy("data.dvc", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    parts, studies = text.split("```yaml\n"), []
+    for before, after in pairwise(parts):
+        block = after.split("```")[0]
+        if re.search(r"^study:", block, re.MULTILINE):
+            studies.append(block)
+        else:
+            name = re.findall(r"`(configs/datasets/[\w-]+\.yaml)`", before)[-1]
+            Path(name).write_text(block, encoding="utf-8")
+    for number, study in enumerate(studies):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(study, encoding="utf-8")
+        assert plan(path).cells
+    assert len(studies) >= 3
 
 
 def test_links_in_the_docs_lead_somewhere():
