@@ -92,7 +92,7 @@ def ours(job: dict) -> dict:
     """Quantise with this package."""
     import torch
 
-    from methods.data import load
+    from methods.data.loading import load
     from methods.models import language
     from methods.run.context import Context
     from methods.study.registry import find
@@ -207,7 +207,7 @@ def write_tokens(job: dict) -> None:
     """The calibration windows that our methods draw with seed 0, for the peer."""
     from safetensors.torch import save_file
 
-    from methods.data import load
+    from methods.data.loading import load
     from methods.models import language
     from methods.quantize.calibration import calibration_windows
     from methods.run.context import Context
@@ -235,7 +235,7 @@ def run(side: str, python: str, job: dict, scratch: str) -> dict:
 
 def perplexities(directory: Path, options: argparse.Namespace) -> dict:
     """Perplexity and negative log-likelihood on every evaluation text, by our own measure."""
-    from methods.data import load
+    from methods.data.loading import load
     from methods.measure.params import Perplexity
     from methods.measure.perplexity import measure
     from methods.models import language

@@ -63,7 +63,7 @@ def problems() -> Iterator[tuple[str, np.ndarray, np.ndarray, int]]:
         made = draw(DESIGNS["sparse-third-5"], rows, np.random.default_rng(1))
         yield f"design, {rows} x 10, 4 classes", made.x, made.y, 4
     try:
-        from methods.data import load
+        from methods.data.loading import load
 
         soup = load("soup.all")
     except RetrofitError as error:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from methods.data import formats, lock, sources, spec
+from methods.data import formats, kinds, lock, sources, spec
 from methods.study.errors import RetrofitError
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def build(name: str, root: Path, refresh: bool = False) -> str:
     return "built"
 
 
-def _put(directory: Path, content: dict[str, formats.Split]) -> None:
+def _put(directory: Path, content: dict[str, kinds.Split]) -> None:
     aside = directory.with_name(f".{directory.name}.{os.getpid()}")
     shutil.rmtree(aside, ignore_errors=True)
     try:

@@ -1,4 +1,4 @@
-"""What a data set is in memory and on disk.
+"""What a data set is on disk.
 
 `data/<name>/` holds `dataset.json` (what the set is and its splits) and one packed file for each split:
 JSON lines for text, safetensors for images and scenes, CSV for tables.  The same content always gives the same
@@ -10,73 +10,16 @@ from __future__ import annotations
 import csv
 import io
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from safetensors import numpy as tensors
 
+from methods.data.kinds import Images, LabelledText, Scenes, Split, Table, Text
+
 INDEX = "dataset.json"
 OUTCOME = "class"
 """Name of the last column of a table's file: the class in words."""
-
-
-@dataclass(frozen=True)
-class Text:
-    """Documents with their titles, both in the order of the file."""
-
-    name: str
-    documents: list[str]
-    titles: list[str]
-
-
-@dataclass(frozen=True)
-class Images:
-    """`x`: uint8 [n, height, width] or [n, height, width, channels]; `y`: int64 [n], an index into `classes`."""
-
-    name: str
-    x: np.ndarray
-    y: np.ndarray
-    classes: list[str]
-
-
-@dataclass(frozen=True)
-class LabelledText:
-    """Texts with a class each: `y` int64 [n], an index into `classes`; `pairs` are second texts, where a task has
-    two (one for each document).
-    """
-
-    name: str
-    documents: list[str]
-    y: np.ndarray
-    classes: list[str]
-    pairs: list[str] | None = None
-
-
-@dataclass(frozen=True)
-class Scenes:
-    """Images of any size, uint8 [height, width, 3], with the points marked in each, float64 [k, 2] as (x, y) in
-    pixels from the upper left corner; k may be 0. `titles` name the images.
-    """
-
-    name: str
-    images: list[np.ndarray]
-    points: list[np.ndarray]
-    titles: list[str]
-
-
-@dataclass(frozen=True)
-class Table:
-    """`x`: float64 [n, len(columns)]; `y`: int64 [n], 0..K-1, an index into `classes` (lowest class first)."""
-
-    name: str
-    x: np.ndarray
-    y: np.ndarray
-    columns: list[str]
-    classes: list[str]
-
-
-Split = Text | LabelledText | Images | Scenes | Table
 
 
 def write(directory: Path, splits: dict[str, Split]) -> None:

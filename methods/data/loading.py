@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from methods.data import formats
+from methods.data import formats, kinds
 from methods.study.errors import RetrofitError, choices
 
 if TYPE_CHECKING:
     from methods.study.specification import DataRef
 
 
-def load(reference: str | DataRef, root: Path | str = Path("data")) -> formats.Split:
+def load(reference: str | DataRef, root: Path | str = Path("data")) -> kinds.Split:
     """The split that `reference` ("name.split", or an object with such a `set`) names, from `root`.
 
     How much of it is used (`tokens`, `limit`) is the caller's affair: the whole split comes back.

@@ -24,7 +24,7 @@ from methods.study.errors import RetrofitError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from methods.data.formats import Text
+    from methods.data.kinds import Text
     from methods.fit.params import Tuning
     from methods.run.context import Context
 

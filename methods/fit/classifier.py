@@ -21,7 +21,7 @@ from methods.fit.loop import fit
 from methods.fit.schedules import cosine, warm_up
 
 if TYPE_CHECKING:
-    from methods.data.formats import Images
+    from methods.data.kinds import Images
     from methods.fit.params import ClassifierTraining
     from methods.models.networks.network import Network
     from methods.run.context import Context

@@ -11,7 +11,7 @@ from methods.measure.classification import accuracy
 from methods.run.metrics import Metric
 
 if TYPE_CHECKING:
-    from methods.data.formats import Images
+    from methods.data.kinds import Images
     from methods.models.networks.network import Network
     from methods.run.context import Context
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from methods.data.formats import Images
+from methods.data.kinds import Images
 from methods.fit.batches import held_out, subset
 from methods.study.errors import RetrofitError
 

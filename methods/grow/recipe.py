@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from methods.data.formats import Images
+from methods.data.kinds import Images
 from methods.fit.batches import (
     Batches,
     as_batch_first,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from methods.data.formats import Images
+from methods.data.kinds import Images
 from methods.grow.network import GrowingNetwork
 from methods.grow.params import WIDTHS
 from methods.grow.recipe import channels_first, describe, images_of, train

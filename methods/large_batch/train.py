@@ -38,7 +38,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from methods.data.formats import Images
+from methods.data.kinds import Images
 from methods.fit.batches import (
     Batches,
     as_batch_first,

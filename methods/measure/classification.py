@@ -13,7 +13,7 @@ from methods.fit.batches import subset
 from methods.run.metrics import Metric
 
 if TYPE_CHECKING:
-    from methods.data.formats import Images
+    from methods.data.kinds import Images
     from methods.measure.params import Classification
     from methods.models.networks.network import Network
     from methods.run.context import Context

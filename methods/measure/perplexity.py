@@ -27,7 +27,7 @@ from methods.run.metrics import Metric
 from methods.study.errors import RetrofitError
 
 if TYPE_CHECKING:
-    from methods.data.formats import Text
+    from methods.data.kinds import Text
     from methods.measure.params import Perplexity
     from methods.models.language import LanguageModel
     from methods.run.context import Context

@@ -15,7 +15,7 @@ from methods.ordinal.designs import DESIGNS, draw, outcomes
 from methods.study.errors import RetrofitError
 
 if TYPE_CHECKING:
-    from methods.data import Table
+    from methods.data.kinds import Table
     from methods.run.context import Context
 
 

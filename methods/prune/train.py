@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from methods.data.formats import Images
+from methods.data.kinds import Images
 from methods.fit.batches import Batches, moments
 from methods.fit.classifier import loss_of
 from methods.fit.history import accuracy_metric, accuracy_rows, loss_rows

@@ -11,7 +11,7 @@ from methods.study.errors import RetrofitError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from methods.data.formats import Text
+    from methods.data.kinds import Text
     from methods.run.context import Context
 
 TOKENS = 8192

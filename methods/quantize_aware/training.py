@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from methods.data.formats import Images
+from methods.data.kinds import Images
 from methods.fit.batches import Batches, as_batch_first, shift_and_flip, standardise, stream
 from methods.fit.classifier import decayed
 from methods.fit.history import accuracy_metric, loss_rows

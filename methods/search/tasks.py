@@ -20,7 +20,7 @@ from methods.run.metrics import Metric
 from methods.study.errors import RetrofitError
 
 if TYPE_CHECKING:
-    from methods.data.formats import Images, Text
+    from methods.data.kinds import Images, Text
     from methods.run.context import Context
 
 

@@ -149,7 +149,7 @@ def _right_bytes(spec: dict, root: Path) -> None:
 
 
 def _load_data(ref: dict, root: Path) -> Any:
-    from methods.data import load
+    from methods.data.loading import load
 
     loaded = load(DataRef.model_validate(ref), root)
     # Frozen data classes; the options say how much of the split the method takes.

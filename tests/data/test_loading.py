@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from methods.data import formats
+from methods.data import formats, kinds
 from methods.data.loading import load
 from methods.study.errors import RetrofitError
 
@@ -20,8 +20,8 @@ def root(tmp_path):
     formats.write(
         directory,
         {
-            "train": formats.Text("train", ["one\ntwo\u2028three", "four"], ["A", "B"]),
-            "test": formats.Text("test", ["five"], ["C"]),
+            "train": kinds.Text("train", ["one\ntwo\u2028three", "four"], ["A", "B"]),
+            "test": kinds.Text("test", ["five"], ["C"]),
         },
     )
     return tmp_path / "data"
@@ -29,7 +29,7 @@ def root(tmp_path):
 
 def test_text_comes_back_with_its_name_and_odd_line_ends(root):
     tales = load("tales.train", root)
-    assert tales == formats.Text("tales.train", ["one\ntwo\u2028three", "four"], ["A", "B"])
+    assert tales == kinds.Text("tales.train", ["one\ntwo\u2028three", "four"], ["A", "B"])
     assert load(SimpleNamespace(set="tales.test"), root).titles == ["C"]
 
 
@@ -58,9 +58,9 @@ def test_a_cut_file_is_damage_and_not_less_data(root, file):
 
 def test_tables_and_images_keep_every_bit(tmp_path):
     numbers = np.array([[0.1, 1e300], [-0.0, 3.0], [1 / 3, 2**-1074]])
-    table = formats.Table("t", numbers, np.array([1, 0, 1]), ["a", "b, c"], ["no", "yes"])
+    table = kinds.Table("t", numbers, np.array([1, 0, 1]), ["a", "b, c"], ["no", "yes"])
     pixels = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
-    images = formats.Images("i", pixels, np.array([2, 0]), ["x", "y", "z"])
+    images = kinds.Images("i", pixels, np.array([2, 0]), ["x", "y", "z"])
     formats.write(tmp_path, {"t": table, "i": images})
     back = formats.read(tmp_path, "t", "set.t")
     np.testing.assert_array_equal(back.x, numbers)
@@ -76,8 +76,8 @@ def test_tables_and_images_keep_every_bit(tmp_path):
 
 def test_labelled_text_comes_back_alone_or_in_pairs(tmp_path):
     y = np.array([1, 0], dtype=np.int64)
-    alone = formats.LabelledText("a", ["one\ntwo\u2028three", "four"], y, ["no", "yes"])
-    pairs = formats.LabelledText("p", ["one", "two"], y, ["no", "yes"], ["uno", "due"])
+    alone = kinds.LabelledText("a", ["one\ntwo\u2028three", "four"], y, ["no", "yes"])
+    pairs = kinds.LabelledText("p", ["one", "two"], y, ["no", "yes"], ["uno", "due"])
     formats.write(tmp_path, {"a": alone, "p": pairs})
     back = formats.read(tmp_path, "a", "set.a")
     assert (back.documents, back.pairs, back.classes) == (alone.documents, None, ["no", "yes"])
@@ -88,7 +88,7 @@ def test_labelled_text_comes_back_alone_or_in_pairs(tmp_path):
 def test_scenes_keep_images_of_any_size_and_their_points(tmp_path):
     images = [np.full((h, w, 3), h, np.uint8) for h, w in ((2, 5), (4, 3), (1, 1))]
     points = [np.array([[0.5, 1.25], [4.0, 0.0]]), np.zeros((0, 2)), np.array([[0.1, 0.2]])]
-    formats.write(tmp_path, {"s": formats.Scenes("s", images, points, ["b", "\u00e4", "c"])})
+    formats.write(tmp_path, {"s": kinds.Scenes("s", images, points, ["b", "\u00e4", "c"])})
     before = (tmp_path / "s.safetensors").read_bytes()
     back = formats.read(tmp_path, "s", "set.s")
     assert back.titles == ["b", "\u00e4", "c"]
@@ -102,16 +102,16 @@ def test_scenes_keep_images_of_any_size_and_their_points(tmp_path):
 @pytest.mark.parametrize(
     "content",
     [
-        formats.LabelledText("l", ["one"], np.array([1]), ["x"]),
-        formats.LabelledText("l", ["one"], np.array([0]), ["x"], []),
-        formats.LabelledText("l", ["one"], np.array([0.0]), ["x"]),
-        formats.Scenes("s", [np.zeros((2, 2, 3))], [np.zeros((0, 2))], ["a"]),
-        formats.Scenes("s", [np.zeros((2, 2, 3), np.uint8)], [np.full((1, 2), np.nan)], ["a"]),
-        formats.Scenes("s", [np.zeros((2, 2, 3), np.uint8)], [], ["a"]),
-        formats.Table("t", np.array([[np.nan]]), np.array([0]), ["a"], ["x", "y"]),
-        formats.Table("t", np.array([[1.0]]), np.array([2]), ["a"], ["x", "y"]),
-        formats.Images("i", np.zeros((1, 2, 2)), np.array([0]), ["x"]),
-        formats.Text("d", ["one"], []),
+        kinds.LabelledText("l", ["one"], np.array([1]), ["x"]),
+        kinds.LabelledText("l", ["one"], np.array([0]), ["x"], []),
+        kinds.LabelledText("l", ["one"], np.array([0.0]), ["x"]),
+        kinds.Scenes("s", [np.zeros((2, 2, 3))], [np.zeros((0, 2))], ["a"]),
+        kinds.Scenes("s", [np.zeros((2, 2, 3), np.uint8)], [np.full((1, 2), np.nan)], ["a"]),
+        kinds.Scenes("s", [np.zeros((2, 2, 3), np.uint8)], [], ["a"]),
+        kinds.Table("t", np.array([[np.nan]]), np.array([0]), ["a"], ["x", "y"]),
+        kinds.Table("t", np.array([[1.0]]), np.array([2]), ["a"], ["x", "y"]),
+        kinds.Images("i", np.zeros((1, 2, 2)), np.array([0]), ["x"]),
+        kinds.Text("d", ["one"], []),
     ],
 )
 def test_content_that_contradicts_itself_is_not_written(tmp_path, content):

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from methods.data import building, formats, lock
+from methods.data import building, formats, kinds, lock
 from methods.study.errors import RetrofitError
 
 
@@ -29,7 +29,7 @@ class Declaration:
 
 
 def write(directory, value):
-    table = formats.Table(
+    table = kinds.Table(
         "numbers.all", np.full((3, 2), value), np.array([0, 1, 0]), ["a", "b"], ["x", "y"]
     )
     formats.write(directory, {"all": table})

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from methods.data import building, load, sources, spec
+from methods.data import building, sources, spec
 from methods.data.builders import photo_crops
+from methods.data.loading import load
 from methods.study.errors import RetrofitError
 
 ROOT = Path(__file__).resolve().parents[2] / "data"

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from methods.data.formats import Images
+from methods.data.kinds import Images
 
 PLACES = [(0, 0), (0, 4), (4, 0), (4, 4)]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from methods.data.formats import Images
+from methods.data.kinds import Images
 from methods.fit.batches import Batches, shift_and_flip, standardise, stream
 from methods.fit.classifier import decayed, factor, loss_of
 from methods.fit.params import ClassifierTraining

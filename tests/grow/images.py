@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.datasets import load_digits
 
-from methods.data.formats import Images
+from methods.data.kinds import Images
 from methods.run.context import Context
 
 WIDE = {"architecture": "wide_residual", "width": 8, "stem": 8, "blocks": 1}

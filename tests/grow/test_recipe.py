@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from methods.data.formats import Images
+from methods.data.kinds import Images
 from methods.grow.mixture import Mixture
 from methods.grow.params import FromScratch, MixtureGrowth
 from methods.grow.recipe import cut_out, flops_of_update, images_of, rate

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from methods.data.formats import Images
+from methods.data.kinds import Images
 from methods.grow import mixture_growth, scratch, train_members, widening
 from methods.grow.mixture import Mixture
 from methods.grow.network import load

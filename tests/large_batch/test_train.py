@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from methods.data.formats import Table
+from methods.data.kinds import Table
 from methods.large_batch.params import LargeBatch
 from methods.large_batch.train import apply, regime_of
 from methods.models.networks.network import load

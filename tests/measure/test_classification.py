@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from methods.data.formats import Images
+from methods.data.kinds import Images
 from methods.measure.classification import expected_calibration_error, measure, score
 from methods.measure.params import Classification
 from methods.models.networks.network import Network, build

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from methods.data.formats import Table
+from methods.data.kinds import Table
 from methods.models import estimates
 from methods.ordinal import presto, proportional_odds, rare_logit
 from methods.ordinal.params import Presto, ProportionalOdds, RareLogit

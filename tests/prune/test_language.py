@@ -4,7 +4,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from methods.data.formats import Images, Text
+from methods.data.kinds import Images, Text
 from methods.measure.params import Perplexity
 from methods.measure.perplexity import measure
 from methods.models.language import load

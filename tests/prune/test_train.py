@@ -7,7 +7,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from methods.data.formats import Table
+from methods.data.kinds import Table
 from methods.models.networks.params import (
     FullyConnectedSizes,
     ResidualSizes,

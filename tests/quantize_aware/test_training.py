@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from methods.data.formats import Images, Table
+from methods.data.kinds import Images, Table
 from methods.export.packed import PackedWeight
 from methods.measure import size
 from methods.measure.params import Size

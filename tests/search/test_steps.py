@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from sklearn.datasets import load_digits
 from torch import nn
 
-from methods.data.formats import Images, Table, Text
+from methods.data.kinds import Images, Table, Text
 from methods.measure.classification import measure as classify
 from methods.measure.params import Classification, Size
 from methods.measure.size import measure as weigh

@@ -5,7 +5,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from methods.data.formats import Table
+from methods.data.kinds import Table
 from methods.models.networks.network import load
 from methods.run.context import Context
 from methods.study.errors import RetrofitError

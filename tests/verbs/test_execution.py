@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from methods.data import load, lock
+from methods.data import lock
+from methods.data.loading import load
 from methods.verbs.execution import _right_bytes
 
 PROJECT = Path(__file__).resolve().parents[2]

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from methods.data.builders.options import BuilderOptions
-from methods.data.formats import Images
+from methods.data.kinds import Images
 
 PIXELS = 3 * 32 * 32
 FILES = {

@@ -26,7 +26,7 @@ from pydantic import Field, field_validator, model_validator
 
 from methods.data.archives import ArchiveError, members_under
 from methods.data.builders.options import BuilderOptions, by_hash, check_shares
-from methods.data.formats import Images
+from methods.data.kinds import Images
 
 if TYPE_CHECKING:
     from PIL.Image import Image

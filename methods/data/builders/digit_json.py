@@ -13,7 +13,7 @@ import numpy as np
 
 from methods.data.builders.idx import array
 from methods.data.builders.options import BuilderOptions, every_fifth
-from methods.data.formats import Images
+from methods.data.kinds import Images
 
 FILES = [f"{digit}.json" for digit in range(10)]
 ORIGINAL = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")

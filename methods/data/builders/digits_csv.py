@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from methods.data.builders.options import BuilderOptions, every_fifth
-from methods.data.formats import Images
+from methods.data.kinds import Images
 
 
 class Options(BuilderOptions):

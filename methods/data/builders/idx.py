@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from methods.data.builders.options import BuilderOptions
-from methods.data.formats import Images
+from methods.data.kinds import Images
 
 FILES = {
     split: (f"{stem}-images-idx3-ubyte", f"{stem}-labels-idx1-ubyte")

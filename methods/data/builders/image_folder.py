@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from methods.data.builders.options import BuilderOptions
-from methods.data.formats import Images
+from methods.data.kinds import Images
 from methods.run.progress import track
 from methods.study.errors import choices
 

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from methods.data.builders.options import BuilderOptions
-from methods.data.formats import Text
+from methods.data.kinds import Text
 
 INTRODUCTION = {
     True: "Below is an instruction that describes a task, paired with an input that provides further "

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from methods.data.builders.options import BuilderOptions
-from methods.data.formats import Text
+from methods.data.kinds import Text
 
 
 class Options(BuilderOptions):

@@ -8,8 +8,8 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from methods.data.builders.options import BuilderOptions
-from methods.data.formats import Table
 from methods.data.frames import read_frame
+from methods.data.kinds import Table
 
 if TYPE_CHECKING:
     import pandas

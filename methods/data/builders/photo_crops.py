@@ -24,7 +24,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from methods.data.builders.options import BuilderOptions
-from methods.data.formats import Images
+from methods.data.kinds import Images
 
 if TYPE_CHECKING:
     from PIL.Image import Image

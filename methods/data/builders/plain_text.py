@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from methods.data.builders.options import BuilderOptions
-from methods.data.formats import Text
+from methods.data.kinds import Text
 
 TEXT = "text.txt"
 

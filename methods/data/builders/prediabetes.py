@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from methods.data.builders.options import BuilderOptions
-from methods.data.formats import Table
+from methods.data.kinds import Table
 from methods.data.rda import read_frames
 
 FEATURES = ["Age", "Sex", "IMD_Decile", "BMI", "HbA1C"]

@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from methods.data.builders.options import BuilderOptions
-from methods.data.formats import Images
+from methods.data.kinds import Images
 
 FILE = "tiny-imagenet-200.zip"
 SIDE = 64

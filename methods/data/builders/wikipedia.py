@@ -16,7 +16,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, field_validator
 
 from methods.data.builders.options import BuilderOptions, by_hash, check_shares
-from methods.data.formats import Text
+from methods.data.kinds import Text
 
 DROPPED_ELEMENTS = (
     "ref",

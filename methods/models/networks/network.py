@@ -26,7 +26,7 @@ from methods.models.networks.wide_residual import WideResidual
 from methods.study.errors import RetrofitError, choices
 
 if TYPE_CHECKING:
-    from methods.data.formats import Images
+    from methods.data.kinds import Images
     from methods.run.metrics import Metric
 
 ARCHITECTURES: dict[str, type[nn.Module]] = {

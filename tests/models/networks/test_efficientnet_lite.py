@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 
 from methods.data import sources
-from methods.data.formats import Images
+from methods.data.kinds import Images
 from methods.models.networks import published
 from methods.models.networks.efficientnet_lite import EfficientNetLite, SameConv2d, renamed
 from methods.models.networks.network import load

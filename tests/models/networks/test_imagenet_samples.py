@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from methods.data import load, sources
+from methods.data import sources
+from methods.data.loading import load
 from methods.measure.classification import accuracy
 from methods.models.networks import published
 from methods.models.params import ModelDeclaration
