@@ -7,6 +7,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 from methods.study.errors import RetrofitError, choices
+from methods.verbs.mending import set_damaged_aside
 from methods.verbs.planning import all_studies, outdir, plan_all, tier_missing
 from methods.verbs.publishing import (
     drop_if_unpublished,
@@ -83,6 +84,18 @@ TABLES = {
     name: drop_if_unpublished(table_stamp(plan, RESULTS))
     for name, plan in PLANS.items()
 }
+# Before the graph is made: what is set aside here is missing from it, and so made again.
+if workflow.is_main_process and not workflow.dryrun and "--lint" not in sys.argv:
+    set_damaged_aside(
+        RUNS,
+        RESULTS,
+        shown=[
+            name
+            for study, plan in PLANS.items()
+            if not TABLES[study].is_file()
+            for name in plan.runs()
+        ],
+    )
 REPORTED = [plan for _, plan in sorted(reported_plans().items())]
 REPORT = drop_if_unpublished(report_stamp(REPORTED, TIER, RESULTS))
 

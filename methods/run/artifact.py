@@ -17,6 +17,8 @@ from filelock import FileLock, Timeout
 from methods.study.errors import RetrofitError
 
 META = "meta.json"
+SEAL = "seal"
+"""In `meta.json`: a checksum of everything else in it. Runs made before there were seals have none."""
 
 
 def sha256(path: Path) -> str:
@@ -64,26 +66,38 @@ def _disk_is_full(error: Exception) -> bool:
     return any(f"(os error {number})" in str(error) for number in (errno.ENOSPC, errno.EDQUOT))
 
 
+def write_meta(directory: Path, meta: dict[str, Any]) -> None:
+    """Write `meta.json` with a seal over all that it says."""
+    sealed = {**meta, SEAL: _seal(meta)}
+    text = json.dumps(sealed, indent=1, sort_keys=True) + "\n"
+    (directory / META).write_text(text, encoding="utf-8")
+
+
+def _seal(meta: dict[str, Any]) -> str:
+    said = {name: value for name, value in meta.items() if name != SEAL}
+    # As it will be read: JSON knows neither tuples nor keys that are numbers.
+    text = json.dumps(json.loads(json.dumps(said)), sort_keys=True)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
 def read_meta(directory: Path) -> dict[str, Any] | None:
-    """The run's `meta.json`, or None where there is no finished run."""
+    """The run's `meta.json`, or None where there is no finished run; RetrofitError where it is damaged."""
     path = directory / META
     if not path.is_file():
         return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise RetrofitError(f"{path} is damaged; delete {directory} and run again") from None
+        meta = json.loads(path.read_text(encoding="utf-8"))
+        whole = isinstance(meta["files"], dict) and meta.get(SEAL, _seal(meta)) == _seal(meta)
+    except (ValueError, KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise RetrofitError(f"{path} is damaged; delete {directory} and run again")
+    return meta
 
 
 def is_done(directory: Path, key: str) -> bool:
     """A finished run with this key whose files are all there, with their sizes."""
-    meta = read_meta(directory)
-    if meta is None or meta.get("key") != key:
-        return False
-    return all(
-        (directory / name).is_file() and (directory / name).stat().st_size == entry["bytes"]
-        for name, entry in meta["files"].items()
-    )
+    return (directory / META).is_file() and damage(directory, key) is None
 
 
 def check_files(directory: Path, deep: bool = False) -> list[str]:
@@ -101,6 +115,20 @@ def check_files(directory: Path, deep: bool = False) -> list[str]:
         elif deep and (found := sha256(path)) != entry["sha256"]:
             problems.append(f"{path} is damaged: sha256 {found}, expected {entry['sha256']}")
     return problems
+
+
+def damage(directory: Path, key: str, deep: bool = False) -> str | None:
+    """The first thing wrong with a run that seems finished; None for a sound one, and where there is none."""
+    try:
+        meta = read_meta(directory)
+    except RetrofitError as error:
+        return str(error).split(";")[0]
+    if meta is None:
+        return None
+    if meta.get("key") != key:
+        return f"{directory / META} is of another run: key {meta.get('key')}, expected {key}"
+    problems = check_files(directory, deep)
+    return problems[0] if problems else None
 
 
 def list_files(directory: Path) -> dict[str, dict[str, Any]]:

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from methods.study.errors import RetrofitError
-
 FILE = "checkpoint.safetensors"
+
+
+def _seal(tensors: dict[str, Any], text: str) -> str:
+    """A checksum over names, types, shapes and bytes of tensors, and over the state."""
+    import torch
+
+    found = hashlib.sha256(text.encode("utf-8"))
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 class Checkpoint:
@@ -40,9 +51,8 @@ class Checkpoint:
         aside = self.directory / f".{FILE}.{os.getpid()}"
         # Cloned: safetensors refuses tensors that share memory.
         whole = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
-        save_file(
-            whole, aside, metadata={"state": json.dumps({"state": state, "history": self.history})}
-        )
+        text = json.dumps({"state": state, "history": self.history})
+        save_file(whole, aside, metadata={"state": text, "seal": _seal(whole, text)})
         with open(aside, "rb") as handle:
             os.fsync(handle.fileno())
         os.replace(aside, self.directory / FILE)
@@ -51,7 +61,7 @@ class Checkpoint:
     def load(self) -> dict[str, Any] | None:
         """`{"tensors": …, "state": …}` of the last save, or None where there is none.
 
-        Raises RetrofitError for a damaged file, naming it.
+        A damaged file is named, set aside and not used: the run then starts from its beginning.
         """
         if self.directory is None or not (self.directory / FILE).is_file():
             return None
@@ -60,12 +70,20 @@ class Checkpoint:
         path = self.directory / FILE
         try:
             with safe_open(path, framework="pt") as file:
-                saved = json.loads((file.metadata() or {})["state"])
+                said = file.metadata() or {}
+                saved = json.loads(said["state"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if said["seal"] != _seal(tensors, said["state"]):
+                raise ValueError("its content is not what was saved")
         except (SafetensorError, KeyError, ValueError) as error:
-            raise RetrofitError(
-                f"{path} is damaged ({error}); delete it to start this run from the beginning"
-            ) from None
+            aside = path.with_name(f"damaged-{FILE}")
+            os.replace(path, aside)
+            print(
+                f"warning: {path} is damaged ({error}), kept as {aside}: this run starts from its beginning",
+                file=sys.stderr,
+                flush=True,
+            )
+            return None
         self.history[:] = saved["history"]
         return {"tensors": tensors, "state": saved["state"]}
 

@@ -66,9 +66,7 @@ def execute(name: str, kind: str, results: Path, work: Path, data: Path = DATA) 
                 **watch.read(),
                 **environment(device, spec["threads"]),
             }
-            (aside / artifact.META).write_text(
-                json.dumps(meta, indent=1, sort_keys=True) + "\n", encoding="utf-8"
-            )
+            artifact.write_meta(aside, meta)
         context.checkpoint.clear()
     return directory
 
@@ -104,7 +102,8 @@ def _work(
 def load_upstream(path: str, results: Path) -> Any:
     """The payload of a finished run, by the loader that its `meta.json` names."""
     directory = results / "runs" / path
-    problems = artifact.check_files(directory)
+    # Read whole in any case, and a flipped bit in weights would show nowhere else.
+    problems = artifact.check_files(directory, deep=True)
     if problems:
         raise RetrofitError(
             f"upstream run is not usable: {'; '.join(problems)}; delete {directory} and run again"

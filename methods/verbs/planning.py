@@ -69,15 +69,17 @@ def _plan(path: Path, tier: str) -> Plan:
 
 
 def write_specs(plan: Plan, work: Path) -> None:
-    """One small file for each run, written once: what a job needs to do its work."""
+    """One small file for each run: what a job needs to do its work.  A damaged one is written anew."""
     directory = work / "specs"
     directory.mkdir(parents=True, exist_ok=True)
-    present = {entry.name for entry in os.scandir(directory)}
+    present = {entry.name: entry.stat().st_size for entry in os.scandir(directory)}
     for name, run in plan.runs().items():
-        if f"{name}.json" not in present:
+        body = (json.dumps(run.describe(), indent=1, sort_keys=True) + "\n").encode("utf-8")
+        path = directory / f"{name}.json"
+        if present.get(path.name) != len(body) or path.read_bytes() != body:
             aside = directory / f".{name}.{os.getpid()}"
-            aside.write_text(json.dumps(run.describe(), indent=1, sort_keys=True) + "\n")
-            os.replace(aside, directory / f"{name}.json")
+            aside.write_bytes(body)
+            os.replace(aside, path)
 
 
 def read_spec(name: str, work: Path) -> dict:

@@ -14,8 +14,8 @@ from methods.study.errors import RetrofitError
 def finish(directory, text="payload"):
     with artifact.writing(directory) as aside:
         (aside / "model.bin").write_text(text)
-        meta = {"key": "k1", "files": artifact.list_files(aside)}
-        (aside / artifact.META).write_text(json.dumps(meta))
+        meta = {"key": "k1", "files": artifact.list_files(aside), "threads": (1, 2)}
+        artifact.write_meta(aside, meta)
 
 
 def test_what_is_there_is_whole(tmp_path):
@@ -52,9 +52,38 @@ def test_truncation_and_flipped_bytes_are_found(tmp_path):
     (run / "model.bin").write_text("0123")
     assert "has 4 bytes, expected 10" in artifact.check_files(run)[0]
     assert not artifact.is_done(run, "k1")
-    (run / artifact.META).write_text("{")
-    with pytest.raises(RetrofitError, match="damaged"):
-        artifact.is_done(run, "k1")
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda text: "{",
+        lambda text: "[]",
+        lambda text: "{}",
+        lambda text: text.replace('"k1"', '"k2"'),
+        lambda text: text.replace('"bytes": 10', '"bytes": 11'),
+    ],
+)
+def test_a_damaged_record_of_a_run_is_found_and_the_run_is_not_done(tmp_path, edit):
+    run = tmp_path / "x-k1"
+    finish(run, "0123456789")
+    assert artifact.damage(run, "k1", deep=True) is None
+    meta = run / artifact.META
+    meta.write_text(edit(meta.read_text()))
+    with pytest.raises(RetrofitError, match=r"meta\.json is damaged; delete"):
+        artifact.read_meta(run)
+    assert "is damaged" in artifact.damage(run, "k1")
+    assert not artifact.is_done(run, "k1")
+
+
+def test_a_record_without_a_seal_is_of_an_older_run(tmp_path):
+    run = tmp_path / "x-k1"
+    finish(run)
+    meta = json.loads((run / artifact.META).read_text())
+    del meta[artifact.SEAL]
+    (run / artifact.META).write_text(json.dumps(meta))
+    assert artifact.is_done(run, "k1")
+    assert "is of another run" in artifact.damage(run, "k2")
 
 
 def _hold(work, ready):

@@ -44,10 +44,22 @@ def test_checkpoint_returns_bits_state_and_history(tmp_path):
     assert Checkpoint(tmp_path / "c").load() is None
 
 
-def test_a_damaged_checkpoint_is_named(tmp_path):
-    (tmp_path / FILE).write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00not json at all")
-    with pytest.raises(RetrofitError, match=FILE):
-        Checkpoint(tmp_path).load()
+@pytest.mark.parametrize("damage", ["cut", "flipped", "nonsense", "empty"])
+def test_a_damaged_checkpoint_is_named_and_not_used(tmp_path, capsys, damage):
+    Checkpoint(tmp_path).save({"a": torch.arange(50)}, {"step": 1})
+    path = tmp_path / FILE
+    whole = path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[-9] ^= 1
+    nonsense = b"\x10\x00\x00\x00\x00\x00\x00\x00not json at all"
+    bodies = {"cut": whole[:-1], "flipped": bytes(flipped), "nonsense": nonsense, "empty": b""}
+    path.write_bytes(bodies[damage])
+    history = [{"step": 0}]
+    assert Checkpoint(tmp_path, history).load() is None
+    assert history == [{"step": 0}]
+    assert f"{path} is damaged" in capsys.readouterr().err
+    assert (tmp_path / f"damaged-{FILE}").read_bytes() == bodies[damage]
+    assert Checkpoint(tmp_path).load() is None
 
 
 def test_metrics_round_trip_and_refuse_nan(tmp_path):
