@@ -14,11 +14,12 @@ each starts from h_0 = 0.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
-STEPS, OUTPUTS = 8, 3
+from methods.dynamics.rich_lazy.memory import Shape
+
+STEPS = 8
 SIGMA = 1.0 / np.sqrt(100.0)
 COHERENCES = np.array([0.0, 6.4, 12.8, 25.6, 51.2])
 CONTEXT_COHERENCES = np.array([5.0, 15.0, 50.0])
@@ -26,7 +27,9 @@ TEST = 6
 """Step of the second stimulus in the delayed match."""
 
 Batch = tuple[np.ndarray, np.ndarray]
-"""Observations float32 [steps, n, channels] and labels int64 [read, n]."""
+"""Observations float32 [steps, n, channels] and labels int64 [read, n], of the last steps."""
+Draw = Callable[[int, np.random.Generator], Batch]
+"""Makes n labelled sequences."""
 
 
 def ring(place: np.ndarray, coherence: np.ndarray | float) -> np.ndarray:
@@ -107,25 +110,14 @@ def draw_context(n: int, rng: np.random.Generator) -> Batch:
     )
 
 
-@dataclass(frozen=True)
-class Task:
-    """`draw` makes n labelled sequences; every one has `steps` steps, of which the last `read` have a label."""
-
-    draw: Callable[[int, np.random.Generator], Batch]
-    steps: int
-    inputs: int
-    outputs: int
-    read: int
-
-
-TASKS = {
-    "two_alternative": Task(draw_two_alternative, STEPS, 3, OUTPUTS, STEPS),
-    "delayed_match": Task(draw_delayed_match, STEPS, 3, OUTPUTS, STEPS),
-    "context": Task(draw_context, STEPS, 7, OUTPUTS, STEPS),
+TASKS: dict[str, Draw] = {
+    "two_alternative": draw_two_alternative,
+    "delayed_match": draw_delayed_match,
+    "context": draw_context,
 }
 
 
-def lines(x: np.ndarray, y: np.ndarray, classes: int) -> Task:
+def lines(x: np.ndarray, y: np.ndarray, classes: int) -> tuple[Draw, Shape]:
     """Images x uint8 [n, height, width] as sequences of their lines in 0..1, labelled in the last step."""
     pixels = x.reshape(len(x), x.shape[1], -1)
 
@@ -134,4 +126,4 @@ def lines(x: np.ndarray, y: np.ndarray, classes: int) -> Task:
         sequences = pixels[chosen].transpose(1, 0, 2).astype(np.float32) / np.float32(255.0)
         return sequences, y[chosen][None].astype(np.int64)
 
-    return Task(draw, pixels.shape[1], pixels.shape[2], classes, 1)
+    return draw, Shape(pixels.shape[1], pixels.shape[2], classes, 1)
