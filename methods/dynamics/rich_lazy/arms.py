@@ -61,8 +61,8 @@ def recurrent(
     if params.structure != "gaussian":
         rng = stream(context, f"structure {params.structure}", replicate)
         own = initial.matched(structured(params, graph, rng), null, params.normalize)
-    if params.ranks is not None:
-        low = [initial.truncated(own, rank) for rank in params.ranks]
+    if params.numbers is not None:
+        low = [initial.truncated(own, rank) for rank in params.numbers]
         return initial.matched(np.stack(low), null, params.normalize)
     found = {"own": own, "gaussian": null}
     if "shuffled" in params.nulls:

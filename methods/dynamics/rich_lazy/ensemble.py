@@ -72,6 +72,8 @@ class Look:
     weight_change: Tensor
     representation_alignment: Tensor
     sign_similarity: Tensor
+    silent: Tensor
+    """1 where no unit is active in the last step, else 0."""
 
 
 @torch.no_grad()
@@ -90,6 +92,7 @@ def look(start: Weights, now: Weights, probe: Probe, alpha: float) -> Look:
                 measures.weight_change(before.w_h, after.w_h),
                 measures.representation_alignment(h0[:, -1], h[:, -1]),
                 measures.sign_similarity(h0, h),
+                measures.silent(h[:, -1]).double(),
             )
         )
     return Look(*(torch.cat(parts) for parts in zip(*found, strict=True)))

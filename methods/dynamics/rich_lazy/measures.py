@@ -1,6 +1,7 @@
 """How far training has moved a network: the paper's measures of rich and lazy learning.
 
-Stacked over networks in the first dimension.  Alignments are 1 for no change (lazy) and fall towards 0 (rich).
+Stacked over networks in the first dimension.  Alignments are 1 for no change (lazy) and fall towards 0 (rich); they are
+0 where nothing is left to align: a network whose units are all silent has neither representation nor kernel.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ def representation_alignment(before: Tensor, after: Tensor) -> Tensor:
     """
     overlap = torch.linalg.matrix_norm((before.mT @ after).double())
     own = torch.linalg.matrix_norm((before.mT @ before).double())
-    return overlap.square() / (own * torch.linalg.matrix_norm((after.mT @ after).double()))
+    both = own * torch.linalg.matrix_norm((after.mT @ after).double())
+    return _ratio(overlap.square(), both)
 
 
 def sign_similarity(before: Tensor, after: Tensor) -> Tensor:
@@ -33,7 +35,16 @@ def sign_similarity(before: Tensor, after: Tensor) -> Tensor:
 def alignment(products: Tensor) -> Tensor:
     """KA of every pair from inner products of kernels [M, n, n]: <K_i, K_j> / (||K_i|| ||K_j||)."""
     own = products.diagonal(dim1=-2, dim2=-1).sqrt()
-    return products / (own[:, :, None] * own[:, None, :])
+    return _ratio(products, own[:, :, None] * own[:, None, :])
+
+
+def silent(h: Tensor) -> Tensor:
+    """Whether every unit of h [M, ...] is 0; bool [M]."""
+    return ~(h != 0.0).flatten(1).any(1)
+
+
+def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+    return torch.where(denominator > 0.0, numerator / denominator.clamp_min(1e-300), 0.0)
 
 
 def participation_ratio(w: np.ndarray) -> np.ndarray:

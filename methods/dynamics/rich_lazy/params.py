@@ -11,6 +11,8 @@ from methods.study.errors import RetrofitError
 from methods.study.registry import MethodParams, register
 
 Structure = Literal["gaussian", "dale", "cell_types", "chain", "connectome"]
+Rank = Annotated[int, Field(ge=1)] | Literal["tenth", "third", "full"]
+"""A number, or a share of the network's size."""
 TaskName = Literal["two_alternative", "delayed_match", "context", "lines"]
 
 
@@ -20,7 +22,7 @@ class RichLazy(MethodParams):
     measure how far representation, tangent kernel and weights move.
 
     All networks of all replicates are trained side by side.  A replicate's networks share inputs, input and output
-    weights and the Gaussian matrix, so they are compared in pairs.  Ranks give arms `rank-1`, ..., `full`; a structure
+    weights and the Gaussian matrix, so they are compared in pairs.  Ranks give arms `rank-1`, `full`; a structure
     gives `own` and its nulls.
     """
 
@@ -37,8 +39,10 @@ class RichLazy(MethodParams):
         "gaussian",
         description="Of the initial recurrent weights; `connectome`: of the table of the data role `train`.",
     )
-    ranks: list[Annotated[int, Field(ge=1)]] | None = Field(
-        None, description="Truncate to each of these ranks, rising; null = the matrix as it is."
+    ranks: list[Rank] | None = Field(
+        None,
+        description="Truncate to each of these ranks, rising: numbers, or shares of the size (the paper's 1, 30, 100, "
+        "300 are [1, tenth, third, full]); null = the matrix as it is.",
     )
     nulls: list[Literal["gaussian", "shuffled"]] = Field(
         [],
@@ -52,7 +56,7 @@ class RichLazy(MethodParams):
     alpha: float = Field(1.0, gt=0, le=1, description="dt / tau.")
     inhibitory: float = Field(0.2, gt=0, lt=1, description="dale: share of inhibitory units.")
     balanced: bool = Field(True, description="dale: inhibition as much stronger as it is rarer.")
-    tau: float = Field(0.2, ge=-0.5, le=0.5, description="chain: correlation of W_ij and W_jk.")
+    tau: float = Field(0.05, ge=-0.5, le=0.5, description="chain: correlation of W_ij and W_jk.")
     iterations: int = Field(10_000, ge=1, description="Updates.")
     batch: int = Field(32, ge=1, description="Sequences in an update; the paper: 32, images 200.")
     learning_rate: float = Field(0.003, gt=0)
@@ -86,7 +90,18 @@ class RichLazy(MethodParams):
         """Names of one replicate's networks."""
         if self.ranks is None:
             return ["own", *self.nulls]
-        return ["full" if rank == self.size else f"rank-{rank}" for rank in self.ranks]
+        return [rank if isinstance(rank, str) else f"rank-{rank}" for rank in self.ranks]
+
+    @property
+    def numbers(self) -> list[int] | None:
+        """`ranks` as numbers."""
+        if self.ranks is None:
+            return None
+        shares = {"tenth": 10, "third": 3, "full": 1}
+        return [
+            max(1, round(self.size / shares[rank])) if isinstance(rank, str) else rank
+            for rank in self.ranks
+        ]
 
     def budget(self, shape: Shape) -> Budget:
         """What the run needs, on sequences of that shape."""
@@ -96,12 +111,14 @@ class RichLazy(MethodParams):
 
     @model_validator(mode="after")
     def _consistent(self) -> RichLazy:
-        if self.ranks is not None:
-            if not self.ranks or self.ranks != sorted(set(self.ranks)):
-                raise ValueError(f"ranks {self.ranks}: at least one, rising, none twice")
-            if self.ranks[-1] > self.size:
+        if self.numbers is not None:
+            if not self.numbers or self.numbers != sorted(set(self.numbers)):
                 raise ValueError(
-                    f"ranks: {self.ranks[-1]} is larger than the network of {self.size} units; "
+                    f"ranks {self.ranks}, for size {self.size} {self.numbers}: at least one, rising, none twice"
+                )
+            if self.numbers[-1] > self.size:
+                raise ValueError(
+                    f"ranks: {self.numbers[-1]} is larger than the network of {self.size} units; "
                     f"allowed are 1 to {self.size}"
                 )
             if self.nulls:

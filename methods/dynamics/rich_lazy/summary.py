@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from methods.run.context import Context
 
 CHANGES = ("weight_change", "representation_alignment", "kernel_alignment", "sign_similarity")
-MEASURES = (*CHANGES, "loss", "accuracy")
+MEASURES = (*CHANGES, "loss", "accuracy", "silent")
 START = ("effective_rank", "entropy_rank", "spectral_radius", "frobenius")
 MATCHED = tuple(f"matched_{name}" for name in (*MEASURES, "step"))
 
@@ -88,7 +88,7 @@ def _write_history(by_arm: dict[str, list[Row]], params: RichLazy, context: Cont
     The latter have names of their own (`initial_rank`, `loss_at`, ...), so that figures do not mix the two.
     """
     for index, (arm, rows) in enumerate(by_arm.items()):
-        rank = params.ranks[index] if params.ranks is not None else None
+        rank = params.numbers[index] if params.numbers is not None else None
         known = {} if rank is None else {"rank": rank}
         for row in rows:
             context.record(arm=arm, replicate=row.replicate, **known, **row.values)
