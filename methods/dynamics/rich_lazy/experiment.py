@@ -161,7 +161,8 @@ class _Chunk:
         rows = []
         for member in range(len(self.names)):
             replicate, arm = divmod(member, len(p.arms))
-            values = {name: float(found[member]) for name, found in shape.items()}
+            # Single precision of the weights: what is the same for all replicates stays so.
+            values = {name: round(float(found[member]), 5) for name, found in shape.items()}
             values |= {name: float(t[member]) for name, t in vars(final).items()}
             values["kernel_alignment"] = float(aligned[member, 2])
             reached = int(self.matched.step[member])

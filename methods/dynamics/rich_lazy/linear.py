@@ -44,7 +44,7 @@ def apply(base: None, data: dict, params: RichLazyLinear, context: Context) -> E
         if params.start == "aligned":
             found["advantage/aligned"] = _metric(ka - _random_rank_one(params.inputs))
         else:
-            found[f"theory/{name}"] = Metric(float(mean.mean()))
+            found[f"theory/{name}"] = _metric(mean)
             found[f"beyond/{name}"] = _metric(ka - mean)
         for number in range(params.replicates):
             values = {"kernel_alignment": float(ka[number]), "predicted": float(predicted[number])}
@@ -72,6 +72,8 @@ def _random_rank_one(d: int) -> float:
 
 
 def _metric(values: np.ndarray) -> Metric:
+    # Some are the same for every replicate but for rounding, which is no spread.
+    values = values.round(12)
     stderr = float(values.std(ddof=1)) / math.sqrt(len(values))
     labels = [str(number) for number in range(len(values))]
     return Metric(float(values.mean()), stderr, len(values), values=values.tolist(), labels=labels)

@@ -44,8 +44,8 @@ def summarise(rows: list[Row], params: RichLazy, context: Context) -> Estimates:
         found |= _metrics(name, values, params)
     if params.target_loss is not None:
         for arm, own in by_arm.items():
-            reached = sum("matched_step" in row.values for row in own)
-            found[_named("reached", arm)] = Metric(reached / len(own), n=len(own))
+            reached = {str(row.replicate): float("matched_step" in row.values) for row in own}
+            found[_named("reached", arm)] = _mean(reached)
     _write_history(by_arm, params, context)
     records = [
         {"replicate": row.replicate, "arm": row.arm, **{n: row.values.get(n, "") for n in names}}
