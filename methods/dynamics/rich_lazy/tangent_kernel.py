@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from methods.dynamics.rich_lazy.network import Weights, states
+from methods.study.errors import RetrofitError
 
 BLOCK_BYTES = 32_000_000
 """What one block of a kernel may take, for all networks of a call together."""
@@ -67,7 +68,8 @@ def kernel_products(
 ) -> Tensor:
     """<K_i, K_j>_F of n versions of the same M networks: float64 [M, n, n]; `measures.alignment` takes it.
 
-    x [M, T, batch, inputs]; read: how many of the last steps have outputs (all by default).
+    x [M, T, batch, inputs]; read: how many of the last steps have outputs (all by default).  Raises RetrofitError
+    where a product is not finite.
     """
     read = x.shape[1] if read is None else read
     factors = [_Factors(weights, x, alpha, read) for weights in networks]
@@ -80,6 +82,10 @@ def kernel_products(
                 found[:, i, j] += product
                 if i != j:
                     found[:, j, i] += product
+    if not torch.isfinite(found).all():
+        raise RetrofitError(
+            "the tangent kernel is not finite: weights or inputs are not, or states overflow"
+        )
     return found
 
 

@@ -118,4 +118,4 @@ def test_refusals():
     with pytest.raises(RetrofitError, match="tau 0: a correlation"):
         structures.chain(5, rng(), 0)
     with pytest.raises(RetrofitError, match="no connection was drawn"):
-        structures.cell_types(2, np.random.default_rng(3))
+        structures.cell_types(1, rng())

@@ -8,6 +8,7 @@ from torch.utils._pytree import tree_leaves
 from methods.dynamics.rich_lazy import measures
 from methods.dynamics.rich_lazy.network import Weights, outputs, states
 from methods.dynamics.rich_lazy.tangent_kernel import kernel_products, tangent_kernel
+from methods.study.errors import RetrofitError
 from tests.dynamics.rich_lazy import golden
 from tests.dynamics.rich_lazy.test_network import drawn
 
@@ -115,3 +116,10 @@ def test_nothing_as_large_as_a_jacobian_or_a_kernel_is_ever_made():
     with Largest() as seen:
         kernel_products([weights, weights], x, block_bytes=100_000)
     assert 0 < seen.numel < rows * rows / 2 < rows * size**2
+
+
+def test_what_is_not_finite_is_refused():
+    weights, x = drawn()
+    x[1, 0, 0, 0] = float("nan")
+    with pytest.raises(RetrofitError, match="the tangent kernel is not finite"):
+        kernel_products([weights, weights], x)
