@@ -85,6 +85,14 @@ def parser() -> argparse.ArgumentParser:
     one = verb("rekey", "record that an edit of code left all numbers as they were")
     one.add_argument("studies", nargs="*", metavar="STUDY")
 
+    one = verb(
+        "gc", "delete runs that no tier of any study asks for any more; shows them and asks first"
+    )
+    one.add_argument(
+        "studies", nargs="*", metavar="STUDY", help="files elsewhere whose runs are to stay"
+    )
+    one.add_argument("--yes", action="store_true", help="do not ask")
+
     one = verb("export", "write a run's model in a deployment format, and load it back to prove it")
     one.add_argument("run", metavar="RUN", help="directory of a finished run")
     one.add_argument("--format", help="dense, compressed-tensors, awq-gemm, gptq-v1 or gptq-v2")
@@ -195,6 +203,12 @@ def _rekey(arguments: argparse.Namespace) -> int:
     return rekey(arguments.studies, arguments.results)
 
 
+def _gc(arguments: argparse.Namespace) -> int:
+    from methods.verbs.collecting import collect
+
+    return collect(arguments.studies, arguments.results, arguments.work, arguments.yes)
+
+
 def _export(arguments: argparse.Namespace) -> int:
     from methods.export.command import export, matrix
     from methods.study.errors import RetrofitError
@@ -235,6 +249,7 @@ HANDLERS: dict[str, Callable[[argparse.Namespace], int]] = {
     "explain": _explain,
     "compare": _compare,
     "rekey": _rekey,
+    "gc": _gc,
     "export": _export,
     "new-study": _new_study,
     "schema": _schema,

@@ -37,7 +37,8 @@ def test_its_links_lead_somewhere():
 def test_studies_and_data_sets_in_the_docs_can_be_planned(tmp_path, monkeypatch):
     from methods.study.expansion import plan
 
-    pages = [Path("README.md"), *Path("docs").glob("*.md")]
+    # add-a-method.md has a method that is not there; tests/workflow/test_add_a_method.py makes it.
+    pages = [Path("README.md"), *Path("docs").glob("[!a]*.md")]
     text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
     shutil.copytree("configs", tmp_path / "configs")
     shutil.copy("data.dvc", tmp_path)

@@ -1,6 +1,7 @@
 # What the rules share: the plans of the chosen studies, and the paths that follow from them.
 import atexit
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -35,6 +36,15 @@ def checked_config():
         if name not in SETTINGS:
             stop(f"--config: unknown setting '{name}'; {choices(name, SETTINGS)}")
     return config
+
+
+def only_looks():
+    """A dry run or a lint; Snakemake itself knows only after it has read this file."""
+    return any(
+        word in ("--dry-run", "--dryrun", "--lint")
+        or re.fullmatch("-[A-Za-z]*n[A-Za-z]*", word)
+        for word in sys.argv[1:]
+    )
 
 
 def chosen_studies():
@@ -85,7 +95,7 @@ TABLES = {
     for name, plan in PLANS.items()
 }
 # Before the graph is made: what is set aside here is missing from it, and so made again.
-if workflow.is_main_process and not workflow.dryrun and "--lint" not in sys.argv:
+if workflow.is_main_process and not only_looks():
     set_damaged_aside(
         RUNS,
         RESULTS,

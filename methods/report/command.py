@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from methods.report import document, markdown
+from methods.report import document, frame, markdown
 from methods.report.cells import gather
 from methods.report.document import read
 from methods.report.explain import explain
@@ -35,10 +35,15 @@ def write_tables(plan: Plan, results: Path, out: Path) -> list[Path]:
 
 
 def write_report(tables: list[Path], out: Path) -> list[Path]:
-    """Write `<out>/claims.md`, `<out>/metrics.json` and `<out>/report/index.html` from the tables of one tier."""
-    written = _report_files([document.read(path) for path in tables], out)
+    """Write `<out>/claims.md`, `<out>/metrics.json` and `<out>/report/index.html` from the tables of one tier.
+
+    Beside them `<out>/runs.parquet`, which is for looking into and no part of what is published.
+    """
+    documents = [document.read(path) for path in tables]
+    written = _report_files(documents, out)
     for path, text in written.items():
         _replace(path, text)
+    frame.write(documents, out / frame.FILE)
     return list(written)
 
 
