@@ -1,4 +1,4 @@
-"""Initial recurrent weights of a given rank and size (arXiv 2310.08513, section 3 and its published code).
+"""Initial recurrent weights of a given rank and size (arXiv 2310.08513, as its published code has it).
 
     W_gauss = g randn(N, N) / sqrt(N)
     W_r     = U[:, :r] diag(S[:r]) V[:r]  times  ||W_gauss||_F / ||U[:, :r] diag(S[:r]) V[:r]||_F

@@ -1,7 +1,7 @@
 """One run of the linear theory: gradient flow of many two-layer networks beside the closed form.
 
-Fidelity: section 4's model and assumptions (whitened inputs, w_2(0) = 0, small W_1(0), target of norm 1); fourth-order
-Runge-Kutta steps in float64 stand for the flow.  Deviations from the closed form are of order scale^2.
+Fidelity: section 2.3's model and assumptions (whitened inputs, w_2(0) = 0, small W_1(0), target of norm 1);
+fourth-order Runge-Kutta steps in float64 stand for the flow.  Deviations from the closed form are of order scale^2.
 """
 
 from __future__ import annotations

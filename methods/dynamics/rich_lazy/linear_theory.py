@@ -1,4 +1,4 @@
-"""The two-layer linear network whose kernel alignment has a closed form (arXiv 2310.08513, section 4).
+"""The two-layer linear network whose kernel alignment has a closed form (arXiv 2310.08513, section 2.3).
 
 f(x) = w_2' W_1 x on whitened inputs x in R^d, target beta' x with ||beta|| = 1, w_2(0) = 0, small W_1(0).  The
 tangent kernel is K(x, x') = x' M x with M = W_1' W_1 + ||w_2||^2 I.  At the start M_0 = W_1(0)' W_1(0); gradient flow

@@ -1,4 +1,4 @@
-"""The rate network (arXiv 2310.08513, section 3; published code), many of them side by side.
+"""The rate network (arXiv 2310.08513, as its published code has it), many of them side by side.
 
     h_t = relu((1 - a) h_{t-1} + a (W_in x_t + W_h h_{t-1})),   h_0 = 0,   y_t = W_out h_t,   a = dt / tau
 
