@@ -64,7 +64,7 @@ def score(
             density = model.density(image)
         except (ValueError, RetrofitError) as error:
             raise RetrofitError(f"{scenes.name}, {title}: {error}") from None
-        if params.region == "not_black":
+        if params.region:
             density = density * image.any(2)
         predicted.append(float(density.sum()))
         true.append(len(points))

@@ -215,12 +215,19 @@ class Counting(MeasureParams):
     """MAE, RMSE, NAE and GAME of the counts on every set of scenes of the role `test`."""
 
     roles: ClassVar[tuple[str, ...]] = ("test",)
+    region: ClassVar[bool] = False
 
     measure: Literal["counting"] = "counting"
     levels: int = Field(3, ge=0, le=6, description="Highest L of GAME(L), with 4^L cells.")
     outside: Outside = Field(
         "clamp", description="Points outside the image: counted at its edge, left out, or refused."
     )
-    region: Literal["all", "not_black"] = Field(
-        "all", description="not_black: predictions on black pixels do not count (TRANCOS)."
-    )
+
+
+@register("methods.counting.measure:measure")
+class CountingInRegion(Counting):
+    """The same where black pixels mark what does not count, as in TRANCOS: predictions there are left out."""
+
+    region: ClassVar[bool] = True
+
+    measure: Literal["counting_in_region"] = "counting_in_region"

@@ -2,7 +2,7 @@
 
 A vehicle is a coloured pixel of `…dots.png`; the road that counts is `BW` of `…mask.mat`. What lies outside the road
 is made black and its vehicles are left out; inside, no pixel stays wholly black, so that the road can be told from the
-picture (the measure's `region: not_black`).
+picture (the measure `counting_in_region`).
 """
 
 from __future__ import annotations
