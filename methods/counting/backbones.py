@@ -53,9 +53,7 @@ class EfficientNetLiteFeatures(nn.Module):
         super().__init__()
         whole = EfficientNetLite(3, 1)
         self.stem, self.layers = whole.stem, whole.layers[: self.ENDS[-1] + 1]
-        self.channels = tuple(
-            self.layers[end].project[0].out_channels for end in self.ENDS
-        )
+        self.channels = tuple(self.layers[end].project[0].out_channels for end in self.ENDS)
         self.frozen = frozen
         if frozen:
             self.requires_grad_(False)

@@ -4,11 +4,13 @@
 1x1 convolution; no pretraining of single columns, as in later reimplementations. CSRNet (Li, Zhang, Chen, CVPR 2018):
 the first ten convolutions of VGG16 (here with batch normalisation, as in every network of this family, so that they
 differ in what the papers differ in) and six dilated ones. Both published codes compare maps at an eighth or a quarter of
-the image; here the prediction is repeated to full size, which weighs pixels the same way.
+the image; here the prediction is repeated to full size, which weighs pixels the same way. `normalised` puts batch
+normalisation into the columns and the dilated layers, without which they hardly learn in a few hundred updates.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
@@ -31,19 +33,19 @@ def density(y: Tensor, positive: Positive) -> Tensor:
 class MCNN(nn.Module):
     """[b, 3, h, w] to :class:`Output`; `width`: channels of the first column's first layer."""
 
-    def __init__(self, width: int = 16, positive: Positive = "relu"):
+    def __init__(self, width: int = 16, positive: Positive = "relu", normalised: bool = False):
         super().__init__()
         self.positive, self.columns, outputs = positive, nn.ModuleList(), 0
         for first, other, published in COLUMNS:
             a, b, c, d = (max(1, round(n * width / 16)) for n in published)
             self.columns.append(
                 nn.Sequential(
-                    *_filtered(3, a, first),
+                    *_filtered(3, a, first, 1, normalised),
                     nn.MaxPool2d(2),
-                    *_filtered(a, b, other),
+                    *_filtered(a, b, other, 1, normalised),
                     nn.MaxPool2d(2),
-                    *_filtered(b, c, other),
-                    *_filtered(c, d, other),
+                    *_filtered(b, c, other, 1, normalised),
+                    *_filtered(c, d, other, 1, normalised),
                 )
             )
             outputs += d
@@ -51,20 +53,23 @@ class MCNN(nn.Module):
 
     def forward(self, x: Tensor) -> Output:
         """One map, at a quarter of the size and repeated."""
-        import torch
-
         y = self.fuse(torch.cat([column(x) for column in self.columns], 1))
         return Output([nearest(density(y, self.positive), x.shape[2:])], [0])
 
 
-def _filtered(inputs: int, outputs: int, kernel: int) -> tuple[nn.Module, nn.Module]:
-    return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2), nn.ReLU(inplace=True)
+def _filtered(
+    inputs: int, outputs: int, kernel: int, dilation: int, normalised: bool
+) -> list[nn.Module]:
+    padding = dilation * (kernel // 2)
+    layer = nn.Conv2d(inputs, outputs, kernel, padding=padding, dilation=dilation)
+    between = [nn.BatchNorm2d(outputs)] if normalised else []
+    return [layer, *between, nn.ReLU(inplace=True)]
 
 
 class CSRNet(nn.Module):
     """[b, 3, h, w] to :class:`Output`; `width`: channels of the first layer, 64 as published."""
 
-    def __init__(self, width: int = 64, positive: Positive = "relu"):
+    def __init__(self, width: int = 64, positive: Positive = "relu", normalised: bool = False):
         super().__init__()
         self.positive = positive
         whole = VGG16(width)
@@ -73,8 +78,7 @@ class CSRNet(nn.Module):
         inputs = 8 * width
         for factor in DILATED:
             outputs = factor * width
-            layers.append(nn.Conv2d(inputs, outputs, 3, padding=2, dilation=2))
-            layers.append(nn.ReLU(inplace=True))
+            layers += _filtered(inputs, outputs, 3, 2, normalised)
             inputs = outputs
         self.dilated = nn.Sequential(*layers)
         self.output = nn.Conv2d(inputs, 1, 1)

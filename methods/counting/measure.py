@@ -48,9 +48,7 @@ def measure(
     return found
 
 
-def score(
-    model: Counter, scenes: Scenes, params: Counting, context: Context
-) -> dict[str, Metric]:
+def score(model: Counter, scenes: Scenes, params: Counting, context: Context) -> dict[str, Metric]:
     """The metrics on one set; the values of single images go with each mean.
 
     NAE is over the images with something in them, and left out where there are none. Raises RetrofitError with the

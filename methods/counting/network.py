@@ -16,11 +16,17 @@ from torch import Tensor, nn
 from methods.counting.backbones import STRIDE
 from methods.counting.baselines import MCNN, CSRNet
 from methods.counting.hmode import HMoDE
+from methods.counting.uniform import Uniform
 from methods.fit.batches import standardise
 from methods.run.metrics import Metric
 from methods.study.errors import RetrofitError, choices
 
-ARCHITECTURES: dict[str, type[nn.Module]] = {"hmode": HMoDE, "mcnn": MCNN, "csrnet": CSRNet}
+ARCHITECTURES: dict[str, type[nn.Module]] = {
+    "hmode": HMoDE,
+    "mcnn": MCNN,
+    "csrnet": CSRNet,
+    "uniform": Uniform,
+}
 CONFIG, WEIGHTS, PICTURES = "config.json", "model.safetensors", "pictures"
 FIELDS = ("architecture", "arguments", "mean", "std", "scale", "notes")
 

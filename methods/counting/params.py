@@ -47,7 +47,9 @@ class DensityMaps(MethodParams):
     @model_validator(mode="after")
     def _has_a_middle(self) -> DensityMaps:
         if self.size is not None and self.size % 2 == 0:
-            raise ValueError(f"size {self.size} is even and has no middle pixel; allowed: odd, or null")
+            raise ValueError(
+                f"size {self.size} is even and has no middle pixel; allowed: odd, or null"
+            )
         return self
 
 
@@ -91,7 +93,9 @@ class HMoDESizes(SpecModel):
     )
     backbone: Literal["vgg16", "efficientnet_lite"] = "vgg16"
     frozen: bool = Field(False, description="The backbone keeps its weights (efficientnet_lite).")
-    rectified: bool = Field(True, description="ReLU on the gates' logits, as in the published code.")
+    rectified: bool = Field(
+        True, description="ReLU on the gates' logits, as in the published code."
+    )
     positive: Positive = Field("relu", description="What ends an expert; relu as published.")
 
     @model_validator(mode="after")
@@ -109,6 +113,7 @@ class MCNNSizes(SpecModel):
     architecture: Literal["mcnn"] = "mcnn"
     width: int = Field(16, ge=2, description="Channels of the first column's first layer.")
     positive: Positive = "relu"
+    normalised: bool = Field(False, description="Batch normalisation in the layers of its own.")
 
 
 class CSRNetSizes(SpecModel):
@@ -117,11 +122,10 @@ class CSRNetSizes(SpecModel):
     architecture: Literal["csrnet"] = "csrnet"
     width: int = Field(64, ge=1, description="Channels of the first stage.")
     positive: Positive = "relu"
+    normalised: bool = Field(False, description="Batch normalisation in the layers of its own.")
 
 
-CounterSizes = Annotated[
-    HMoDESizes | MCNNSizes | CSRNetSizes, Field(discriminator="architecture")
-]
+CounterSizes = Annotated[HMoDESizes | MCNNSizes | CSRNetSizes, Field(discriminator="architecture")]
 
 
 class Loss(SpecModel):
@@ -183,14 +187,19 @@ class DensityCounting(MethodParams):
     check_from: int = Field(100, ge=0, description="First epoch (from 0) after which it is judged.")
     check_every: int = Field(1, ge=1, description="Epochs between judgements.")
     pictures: int = Field(
-        3, ge=0, le=12, description="Test images of which truth and prediction are kept as pictures."
+        3,
+        ge=0,
+        le=12,
+        description="Test images of which truth and prediction are kept as pictures.",
     )
     precision: Literal["float32", "bfloat16"] = "float32"
 
     @model_validator(mode="after")
     def _consistent(self) -> DensityCounting:
         if self.crop is None and (self.batch > 1 or self.crops > 1):
-            raise ValueError("whole images differ in size: batch and crops are 1, or crop has a size")
+            raise ValueError(
+                "whole images differ in size: batch and crops are 1, or crop has a size"
+            )
         patches = None if self.crop is None else (self.crop // self.loss.patch) ** 2
         if self.loss.relative and patches is not None and patches < self.loss.hardest:
             raise ValueError(
@@ -205,9 +214,22 @@ class DensityCounting(MethodParams):
         if self.check_from >= self.epochs:
             raise ValueError(f"check_from {self.check_from} is not before epochs ({self.epochs})")
         vgg = getattr(self.network, "backbone", "vgg16") == "vgg16"
-        if self.weights and (self.network.architecture == "mcnn" or not vgg or self.network.width != 64):
+        if self.weights and (
+            self.network.architecture == "mcnn" or not vgg or self.network.width != 64
+        ):
             raise ValueError("weights are those of a VGG16 of width 64")
         return self
+
+
+@register("methods.counting.uniform:apply")
+class UniformDensity(MethodParams):
+    """A control that does not look: the mean density of the training images, everywhere."""
+
+    stochastic: ClassVar[bool] = False
+    follows: ClassVar[tuple[str, ...]] = ("density_maps", "density_maps_beside_base")
+    roles: ClassVar[tuple[str, ...]] = ("train",)
+
+    method: Literal["uniform_density"] = "uniform_density"
 
 
 @register("methods.counting.measure:measure")

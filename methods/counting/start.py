@@ -101,5 +101,12 @@ def _read(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except (OSError, pickle.UnpicklingError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
+    except (
+        OSError,
+        pickle.UnpicklingError,
+        RuntimeError,
+        SafetensorError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise RetrofitError(f"{path} holds no tensors that can be read: {error}") from None

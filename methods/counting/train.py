@@ -225,7 +225,9 @@ def _loss(
             random_crop(train.images[i], maps[i], params.crop, params.flip, fill, generator)
             for i in (batches.indices(step) // params.crops).tolist()
         ]
-        x = inputs(np.stack([image for image, _ in crops]), counter.mean, counter.std, context.device)
+        x = inputs(
+            np.stack([image for image, _ in crops]), counter.mean, counter.std, context.device
+        )
         true = torch.from_numpy(np.stack([density for _, density in crops]))[:, None] * params.scale
         return total(
             module(x),

@@ -42,7 +42,9 @@ def gathered(
         raise ValueError(f"{name}: there are no images")
     fits((file for _, file, _ in items), longest)
     read = [scene(file, points(), longest) for _, file, points in track(items, label=name)]
-    return Scenes(name, [x for x, _ in read], [p for _, p in read], [title for title, _, _ in items])
+    return Scenes(
+        name, [x for x, _ in read], [p for _, p in read], [title for title, _, _ in items]
+    )
 
 
 def scene(file: Path | bytes, points: np.ndarray, longest: int | None, label: str = "") -> Read:

@@ -75,11 +75,12 @@ def _pictures(selection: Selection, cell: CellResult) -> list[tuple[np.ndarray, 
             continue
         entry = known.get(path.relative_to(directory).as_posix(), {})
         if entry.get("sha256") != sha256(path):
-            raise RetrofitError(f"{path} is not what its run left; delete {directory} and run again")
+            raise RetrofitError(
+                f"{path} is not what its run left; delete {directory} and run again"
+            )
         with Image.open(path) as picture:
             found.append((np.asarray(picture.convert("RGB")), picture.info.get("Title", path.stem)))
     return found
-
 
 
 def _tallest(found: list[tuple[np.ndarray, str]]) -> float:
@@ -88,4 +89,6 @@ def _tallest(found: list[tuple[np.ndarray, str]]) -> float:
 
 
 def _words(rows: list[Row]) -> str:
-    return ". ".join(f"{name}: {'; '.join(title for _, title in found)}" for name, found in rows) + "."
+    return (
+        ". ".join(f"{name}: {'; '.join(title for _, title in found)}" for name, found in rows) + "."
+    )

@@ -35,7 +35,7 @@ class Options(BuilderOptions):
 
     name: Literal["crowd-scenes"]
     width: int = Field(160, ge=64, le=240)
-    """Of an image, in pixels; three quarters of it are its height."""
+    """Of an image, in pixels; three quarters of it are its height. Twice as much is cut from a photograph."""
     objects: dict[str, list[str]] = Field(min_length=1)
     """{file (a Debian package): folders of cut-outs in it}."""
     scenes: dict[str, list[str]] = Field(min_length=1)
@@ -114,7 +114,12 @@ def rendered(
     from PIL.Image import Resampling, Transpose
 
     width, height = options.width * OVERSAMPLING, options.height * OVERSAMPLING
-    canvas = draw.choice(photographs).resize((width, height), Resampling.BOX).convert("RGBA")
+    photograph = draw.choice(photographs)
+    left, top = (
+        draw.randrange(extent - side + 1)
+        for extent, side in zip(photograph.size, (width, height), strict=True)
+    )
+    canvas = photograph.crop((left, top, left + width, top + height)).convert("RGBA")
     if draw.random() < 0.5:
         canvas = canvas.transpose(Transpose.FLIP_LEFT_RIGHT)
     points = sorted(positions(draw, options), key=lambda point: (point[1], point[0]))
@@ -125,10 +130,14 @@ def rendered(
         item = item.resize(tuple(max(2, round(n * factor)) for n in item.size), Resampling.BOX)
         if draw.random() < 0.5:
             item = item.transpose(Transpose.FLIP_LEFT_RIGHT)
-        left, top = round(x * OVERSAMPLING - item.width / 2), round(y * OVERSAMPLING - item.height / 2)
+        left, top = (
+            round(x * OVERSAMPLING - item.width / 2),
+            round(y * OVERSAMPLING - item.height / 2),
+        )
         canvas.paste(item, (left, top), item)
     image = canvas.convert("RGB").resize((options.width, options.height), Resampling.BOX)
-    image = ImageEnhance.Brightness(image).enhance(draw.uniform(0.8, 1.2))
+    image = ImageEnhance.Brightness(image).enhance(draw.uniform(0.7, 1.3))
+    image = ImageEnhance.Color(image).enhance(draw.uniform(0.6, 1.3))
     return np.asarray(image), np.array(points, np.float64).reshape(-1, 2)
 
 

@@ -41,7 +41,9 @@ def build(files: dict[str, Path], options: Options) -> dict[str, Scenes]:
 
 
 def _split(root: Path, list_: str, name: str, longest: int | None) -> Scenes:
-    names = [line.split()[0] for line in scenes.read_text(root / list_).splitlines() if line.split()]
+    names = [
+        line.split()[0] for line in scenes.read_text(root / list_).splitlines() if line.split()
+    ]
     if wrong := [word for word in names if not word.isdigit()]:
         raise ValueError(f"{root / list_}: '{wrong[0]}' is no number of an image")
     images = {word: place(root, word) for word in names}

@@ -36,9 +36,7 @@ def build(files: dict[str, Path], options: Options) -> dict[str, Scenes]:
     images = scenes.images_in(folder)
     annotations = {f.stem.removesuffix("_ann"): f for f in folder.glob("*_ann.mat")}
     scenes.paired(images, annotations, folder)
-    items = [
-        (stem, file, lambda f=annotations[stem]: _points(f)) for stem, file in images.items()
-    ]
+    items = [(stem, file, lambda f=annotations[stem]: _points(f)) for stem, file in images.items()]
     whole = scenes.gathered("all", items, options.longest)
     count = len(items)
     found = {}

@@ -53,7 +53,9 @@ class Options(BuilderOptions):
         every.sort(key=lambda strip: (strip.image, strip.columns))
         for one, other in zip(every[:-1], every[1:], strict=True):
             if one.image == other.image and one.columns[1] > other.columns[0]:
-                raise ValueError(f"two strips of {one.image} overlap: {one.columns}, {other.columns}")
+                raise ValueError(
+                    f"two strips of {one.image} overlap: {one.columns}, {other.columns}"
+                )
         return self
 
     @property
