@@ -3,8 +3,8 @@
 *Fidelity.* MCNN (Zhang et al., CVPR 2016): three columns with large, middle and small filters, pooled twice, fused by a
 1x1 convolution; no pretraining of single columns, as in later reimplementations. CSRNet (Li, Zhang, Chen, CVPR 2018):
 the first ten convolutions of VGG16 (here with batch normalisation, as in every network of this family, so that they
-differ in what the papers differ in) and six dilated ones. Both published codes compare maps at an eighth or a quarter of
-the image; here the prediction is repeated to full size, which weighs pixels the same way. `normalised` puts batch
+differ in what the papers differ in) and six dilated ones. Both published codes compare maps at an eighth or a quarter
+of the image; here the prediction is repeated to full size, which weighs pixels the same way. `normalised` puts batch
 normalisation into the columns and the dilated layers, without which they hardly learn in a few hundred updates.
 """
 

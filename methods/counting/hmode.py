@@ -3,8 +3,8 @@
 Du, Shi, Deng, Zafeiriou, "Redesigning Multi-Scale Neural Network for Crowd Counting", IEEE TIP 2023 (arXiv
 2208.02894).
 
-*Fidelity.* Layers, their order and their widths are those of the published code (ZPDu 693c104): at width 64 with a second
-gate of 2048 channels there are 82.62 million parameters, 48.37 million of them in that gate. Gates rectify their logits
+*Fidelity.* Layers, their order and their widths are those of the published code (ZPDu 693c104): at width 64 with a
+second gate of 2048 channels there are 82.62 million parameters, 48.37 million of them in that gate. Gates rectify their logits
 before the softmax, as published (`rectified`); experts are upsampled by repetition and not divided by area, so each
 predicts a density for a pixel of the image. The paper's last layer of an expert is ReLU; ``positive: softplus`` has a
 gradient everywhere, for small networks whose experts would otherwise predict nothing for good.
@@ -12,6 +12,7 @@ gradient everywhere, for small networks whose experts would otherwise predict no
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -31,7 +32,7 @@ START = -4.0
 def convolutions(*channels: int) -> nn.Sequential:
     """3x3 convolutions with ReLU, from the first number of channels to the last."""
     layers: list[nn.Module] = []
-    for inputs, outputs in zip(channels[:-1], channels[1:], strict=True):
+    for inputs, outputs in pairwise(channels):
         layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)
 

@@ -12,12 +12,12 @@ Defects of the published code, and what is done about them:
 
 1. Predictions [b, 1, h, w] are compared with maps [b, h, w], which broadcasts to [b, b, h, w]: right for a batch of one
    only. Here shapes must be equal.
-2. The line of the relative loss is commented out, and indexes maps and weights by the batch's number: its weight doubles
-   with every third batch until the loss overflows. Here by the map's level; the loss is on.
+2. The line of the relative loss is commented out, and indexes maps and weights by the batch's number: its weight
+   doubles with every third batch until the loss overflows. Here by the map's level; the loss is on.
 3. The best epoch is chosen on the test set. Here on a share of the training images; the test is counted once.
 4. Points are read as if the first pixel were 1, and kernels at the border are re-centred, so peaks move by up to 4
    pixels. Here ``border: renormalise``; ``recentre`` gives the published maps.
-5. `validate` indexes the network's list of maps as if it were a batch. Here an image's count is the sum of the last map.
+5. `validate` indexes the network's list of maps as if it were a batch. Here a count is the sum of the last map.
 6. Experts that end in ReLU and start at deviation 0.01 can die on small data and predict nothing. Kept as the default;
    ``positive: softplus`` and ``initial: he`` avoid it.
 """
@@ -101,8 +101,8 @@ def train_counter(
     """Train on scenes with their density maps [h, w]; the epoch with the least MAE on `validation` is kept.
 
     Without validation scenes the last epoch is. A run that was killed continues from its checkpoint to the same bits.
-    Raises RetrofitError: images smaller than the network's stride or than the relative loss's patches, a loss that is not
-    finite.
+    Raises RetrofitError: images smaller than the network's stride or than the relative loss's patches, a loss that is
+    not finite.
     """
     _check(train, params)
     _check(validation, None)

@@ -1,7 +1,7 @@
 """Crowds of cut-out objects on photographs: small, with perspective, in clusters, every position known exactly.
 
-A crowd is a Thomas process: the number of objects is a Gamma-mixed Poisson number (a negative binomial), clusters have a
-middle each and objects lie around them. Size grows from the horizon downwards, and what is nearer covers what is
+A crowd is a Thomas process: the number of objects is a Gamma-mixed Poisson number (a negative binomial), clusters have
+a middle each and objects lie around them. Size grows from the horizon downwards, and what is nearer covers what is
 farther. Objects may cover one another; each is counted, with its middle as the point. No object and no photograph is in
 two splits. Numbers come from Python's Mersenne Twister, seeded for each image, and everything is decided by hashes of
 names as in `cutouts`.

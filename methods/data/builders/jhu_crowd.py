@@ -1,4 +1,4 @@
-"""JHU-CROWD++ (version 2.0) in its published layout: `train/images/0003.jpg`, `train/gt/0003.txt`, and so `val`, `test`.
+"""JHU-CROWD++ (version 2.0) in its published layout: `train/images/0003.jpg`, `train/gt/0003.txt`; so `val`, `test`.
 
 A line of the text is one head: x, y, width, height, occlusion, blur; an empty file has none.
 """

@@ -1,4 +1,4 @@
-"""NWPU-Crowd in its published layout: `images_part1` to `images_part5`, `mats/<id>.mat`, and lists `train.txt`, `val.txt`.
+"""NWPU-Crowd in its published layout: `images_part1` to `5`, `mats/<id>.mat`, lists `train.txt` and `val.txt`.
 
 The annotations of its test images are withheld by its authors, so `val` is the test here.
 """

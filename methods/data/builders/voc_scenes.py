@@ -7,6 +7,7 @@ middle is. The annotations are XML; one with a document type, which could name e
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -51,7 +52,7 @@ class Options(BuilderOptions):
     def _apart(self) -> Options:
         every = [strip for strips in self.strips.values() for strip in strips]
         every.sort(key=lambda strip: (strip.image, strip.columns))
-        for one, other in zip(every[:-1], every[1:], strict=True):
+        for one, other in pairwise(every):
             if one.image == other.image and one.columns[1] > other.columns[0]:
                 raise ValueError(
                     f"two strips of {one.image} overlap: {one.columns}, {other.columns}"
@@ -97,8 +98,8 @@ def tiles(image: np.ndarray, points: np.ndarray, columns: list[float], side: int
     down, across = (max(1, round(length / side)) for length in (height, last - first))
     rows = np.linspace(0, height, down + 1).round().astype(int)
     edges = np.linspace(first, last, across + 1).round().astype(int)
-    for top, bottom in zip(rows[:-1], rows[1:], strict=True):
-        for left, right in zip(edges[:-1], edges[1:], strict=True):
+    for top, bottom in pairwise(rows):
+        for left, right in pairwise(edges):
             corner = np.array([left, top], np.float64)
             inside = ((points >= corner) & (points < [right, bottom])).all(1)
             tile = np.ascontiguousarray(image[top:bottom, left:right])
