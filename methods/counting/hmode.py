@@ -4,10 +4,10 @@ Du, Shi, Deng, Zafeiriou, "Redesigning Multi-Scale Neural Network for Crowd Coun
 2208.02894).
 
 *Fidelity.* Layers, their order and their widths are those of the published code (ZPDu 693c104): at width 64 with a
-second gate of 2048 channels there are 82.62 million parameters, 48.37 million of them in that gate. Gates rectify their logits
-before the softmax, as published (`rectified`); experts are upsampled by repetition and not divided by area, so each
-predicts a density for a pixel of the image. The paper's last layer of an expert is ReLU; ``positive: softplus`` has a
-gradient everywhere, for small networks whose experts would otherwise predict nothing for good.
+second gate of 2048 channels there are 82.62 million parameters, 48.37 million of them in that gate. Gates rectify their
+logits before the softmax, as published (`rectified`); experts are upsampled by repetition and not divided by area, so
+each predicts a density for a pixel of the image. The paper's last layer of an expert is ReLU; ``positive: softplus``
+has a gradient everywhere, for small networks whose experts would otherwise predict nothing for good.
 """
 
 from __future__ import annotations
