@@ -46,12 +46,12 @@ def _split(root: Path, list_: str, name: str, longest: int | None) -> Scenes:
     ]
     if wrong := [word for word in names if not word.isdigit()]:
         raise ValueError(f"{root / list_}: '{wrong[0]}' is no number of an image")
-    images = {word: place(root, word) for word in names}
-    annotations = {word: root / "mats" / f"{word}.mat" for word in names}
-    missing = [word for word, file in images.items() if not file.is_file()]
-    there = {word: file for word, file in images.items() if word not in missing}
-    scenes.paired(there, {w: f for w, f in annotations.items() if f.is_file()}, root / list_)
-    items = [(word, there[word], lambda w=word: _points(annotations[w])) for word in names]
+    images = {word: file for word in names if (file := place(root, word)).is_file()}
+    annotations = {w: file for w in names if (file := root / "mats" / f"{w}.mat").is_file()}
+    scenes.paired(images, annotations, root / list_)
+    if lost := [word for word in names if word not in images]:
+        raise ValueError(f"{root / list_} names {lost[0]}, which has neither image nor annotation")
+    items = [(word, images[word], lambda w=word: _points(annotations[w])) for word in names]
     return scenes.gathered(name, items, longest)
 
 

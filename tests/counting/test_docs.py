@@ -1,0 +1,36 @@
+"""The example of docs/counting.md runs on a folder of drawn images and prints what the page shows."""
+
+import csv
+import re
+from pathlib import Path
+
+from PIL import Image
+
+from tests.counting.scenes import scenes
+
+PAGE = Path("docs/counting.md").read_text(encoding="utf-8")
+
+
+def write(folder, drawn):
+    folder.mkdir(parents=True)
+    rows = [("image", "x", "y")]
+    for number, (image, points) in enumerate(zip(drawn.images, drawn.points, strict=True)):
+        name = f"{number:02d}.png"
+        Image.fromarray(image).save(folder / name)
+        rows += [(name, x, y) for x, y in points] or [(name, "", "")]
+    with open(folder / "points.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+
+
+def test_the_example_prints_what_the_page_shows(tmp_path, monkeypatch, capsys):
+    code, shown = re.search(r"```python\n(.*?)```\n\n```\n(.*?)```", PAGE, re.DOTALL).groups()
+    write(tmp_path / "photos/train", scenes(24, seed=1))
+    write(tmp_path / "photos/test", scenes(5, seed=2))
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "docs/counting.md", "exec"), {})
+    assert capsys.readouterr().out == shown
+
+
+def test_every_test_that_the_page_names_exists():
+    for file, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGE):
+        assert f"def {name}(" in Path(file).read_text(encoding="utf-8"), name
