@@ -112,7 +112,8 @@ def inputs(
     images: np.ndarray, mean: list[float], std: list[float], device: str | torch.device
 ) -> Tensor:
     """uint8 [b, h, w, 3] to standardised float32 [b, 3, h, w] in the memory format that suits convolutions."""
-    pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).to(device)
+    # A copy, because images that come from a file are not writable.
+    pixels = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).to(device)
     return standardise(pixels, mean, std).contiguous(memory_format=torch.channels_last)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -219,6 +219,14 @@ class DensityCounting(MethodParams):
         ):
             raise ValueError("weights are those of a VGG16 of width 64")
         return self
+
+
+def small(**changes: Any) -> DensityCounting:
+    """Settings for some dozens of small images on a CPU, with what is to be different: what `learn` takes."""
+    network = {"architecture": "hmode", "width": 8, "second_gate": 64, "positive": "softplus"}
+    recipe = {"initial": "he", "crop": 96, "batch": 4, "learning_rate": 1e-3, "pictures": 0}
+    epochs = {"epochs": 30, "milestones": [20], "factor": 0.3, "check_from": 15}
+    return DensityCounting.model_validate({"network": network, **recipe, **epochs, **changes})
 
 
 @register("methods.counting.uniform:apply")

@@ -78,6 +78,21 @@ def apply(
     return counter
 
 
+def learn(scenes: Scenes, context: Context | None = None, **changes: Any) -> Counter:
+    """A counter for scenes of one's own, with the settings of `params.small` and those given; for notebooks.
+
+    Densities have the default kernel. Raises RetrofitError and pydantic's ValidationError as `apply` and the parameters
+    do.
+    """
+    from methods.counting import maps
+    from methods.counting.params import DensityMaps, small
+    from methods.run.context import Context
+
+    context = context or Context()
+    data = {"train": [scenes]}
+    return apply(maps.apply(None, data, DensityMaps(), context), data, small(**changes), context)
+
+
 def split(count: int, share: float, context: Context) -> tuple[list[int], list[int]]:
     """Rows to train on and rows to judge by, by the run's seed; at least one of each where `share` is above 0."""
     if share == 0:

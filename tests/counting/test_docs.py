@@ -4,6 +4,7 @@ import csv
 import re
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from tests.counting.scenes import scenes
@@ -28,7 +29,13 @@ def test_the_example_prints_what_the_page_shows(tmp_path, monkeypatch, capsys):
     write(tmp_path / "photos/test", scenes(5, seed=2))
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "docs/counting.md", "exec"), {})
-    assert capsys.readouterr().out == shown
+    found = capsys.readouterr().out
+    number = r"\d+\.\d"
+    assert re.sub(number, "#", found) == re.sub(number, "#", shown)
+    # Another processor's sums differ, and training spreads the difference.
+    ours, theirs = ([float(n) for n in re.findall(number, text)] for text in (found, shown))
+    assert ours == pytest.approx(theirs, abs=0.4)
+    assert (tmp_path / "my-counter" / "model.safetensors").is_file()
 
 
 def test_every_test_that_the_page_names_exists():
