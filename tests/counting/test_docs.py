@@ -36,8 +36,3 @@ def test_the_example_prints_what_the_page_shows(tmp_path, monkeypatch, capsys):
     ours, theirs = ([float(n) for n in re.findall(number, text)] for text in (found, shown))
     assert ours == pytest.approx(theirs, abs=0.4)
     assert (tmp_path / "my-counter" / "model.safetensors").is_file()
-
-
-def test_every_test_that_the_page_names_exists():
-    for file, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGE):
-        assert f"def {name}(" in Path(file).read_text(encoding="utf-8"), name
