@@ -10,8 +10,8 @@ from methods.counting.density import pixels
 
 GAP = 3
 """Pixels between the three panels."""
-COLOURS = 96
-"""In a file; pictures stand in reports, and photographs would fill them."""
+COLOURS, WIDTH = 64, 360
+"""Of a file at most; pictures stand in reports, and photographs would fill them."""
 DOT = np.array([255, 40, 40], np.uint8)
 
 
@@ -42,14 +42,19 @@ def side_by_side(
 
 
 def png(picture: np.ndarray, title: str) -> bytes:
-    """A PNG file with the title as its text; the same bytes for the same picture."""
+    """A PNG file with the title as its text, at most `WIDTH` wide; the same bytes for the same picture."""
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()
     info.add_text("Title", title)
     body = io.BytesIO()
-    few = Image.fromarray(picture).quantize(COLOURS, dither=Image.Dither.NONE)
+    image = Image.fromarray(picture)
+    if image.width > WIDTH:
+        image = image.resize(
+            (WIDTH, round(image.height * WIDTH / image.width)), Image.Resampling.BOX
+        )
+    few = image.quantize(COLOURS, dither=Image.Dither.NONE)
     few.save(body, "PNG", pnginfo=info, optimize=True)
     return body.getvalue()
 

@@ -36,6 +36,12 @@ def test_a_file_carries_its_title_and_is_the_same_twice():
         assert opened.size == (9, 9)
 
 
+def test_a_file_is_narrow_enough_for_a_report():
+    body = pictures.png(np.zeros((100, 2 * pictures.WIDTH, 3), np.uint8), "wide")
+    with Image.open(io.BytesIO(body)) as opened:
+        assert opened.size == (pictures.WIDTH, 50)
+
+
 def test_images_are_spread_over_the_counts():
     assert pictures.spread([5, 0, 9, 3, 7, 1], 3) == [5, 0, 2]
     assert pictures.spread([5, 0], 3) == [1, 0]
