@@ -101,11 +101,11 @@ def draw(cells: Cells, out: Path) -> dict[str, dict[str, Any]]:
 def _draw(cells: Cells, name: str, figure: Figure, out: Path) -> dict[str, Any] | None:
     from matplotlib import pyplot
 
-    from methods.report import boxes, curves, heatmaps, plots
+    from methods.report import boxes, curves, heatmaps, images, plots
     from methods.report.style import styled
 
     metrics = [figure.y] if figure.kind in ("bars", "boxes") else [figure.x, figure.y]
-    if figure.kind in ("curves", "heatmap"):
+    if figure.kind in ("curves", "heatmap", "images"):
         metrics = []
     if not all(cells.measures(metric, f"figures.{name}") for metric in metrics):
         return None
@@ -119,6 +119,7 @@ def _draw(cells: Cells, name: str, figure: Figure, out: Path) -> dict[str, Any] 
         "curves": curves.curves,
         "boxes": boxes.boxes,
         "heatmap": heatmaps.heatmap,
+        "images": images.images,
     }
     with styled(salt):
         drawn = drawers[figure.kind](selection)

@@ -76,14 +76,15 @@ class Figure(SpecModel):
 
     title: str
     caption: str | None = None
-    kind: Literal["scatter", "bars", "curves", "boxes", "heatmap"]
+    kind: Literal["scatter", "bars", "curves", "boxes", "heatmap", "images"]
     """scatter: two metrics per variant (a Pareto plot); bars: one metric with intervals;
     curves: two columns of `history.jsonl`; boxes: the metric's values over replicates;
-    heatmap: a third column of `history.jsonl` over two others (a phase diagram), one panel per variant."""
+    heatmap: a third column of `history.jsonl` over two others (a phase diagram), one panel per variant;
+    images: PNG files that the first seed's run keeps in `pictures/`, one row per variant."""
     x: str | None = None
     """scatter: metric; curves and heatmap: history column."""
     y: str
-    """The metric, or history column, on the vertical axis."""
+    """The metric, or history column, on the vertical axis; images: the pictures' names, `*` for all."""
     value: str | None = None
     """heatmap: the history column that the colour shows."""
     x_label: str | None = None

@@ -1,0 +1,1 @@
+"""Counting objects in images by density maps."""
