@@ -1,9 +1,12 @@
 """Labelled texts from columns: classes in order, no text in two splits, contradictions left out."""
 
+import io
+import tarfile
+
 import pytest
 from pydantic import ValidationError
 
-from methods.data.builders import labelled_columns
+from methods.data.builders import archived_texts, labelled_columns, rated_snippets, wordnet
 from methods.data.labelled import collected, divided
 
 TABLE = b"label\ttext\tpart\nd\ts\t\nham\ta b\tone\nspam\tc d\ttwo\nham\t  \tone\neggs\te f\tone\n"
@@ -80,3 +83,112 @@ def test_second_texts_are_all_or_none():
         collected({"train": [("a", "yes")], "test": [("", "no")]})
     with pytest.raises(ValueError, match="'maybe' is no declared class"):
         collected({"train": [("a", "maybe")]}, ["yes", "no"])
+
+
+def tar(members):
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name, text in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(text.encode())
+            archive.addfile(info, io.BytesIO(text.encode()))
+    return out.getvalue()
+
+
+def texts_of(splits):
+    return {
+        text: part.classes[label]
+        for part in splits.values()
+        for text, label in zip(part.documents, part.y, strict=True)
+    }
+
+
+def test_ratings_near_zero_are_left_out():
+    lines = "".join(f"{n}\t{score}\tsnippet {n}\n" for n, score in enumerate([3.1, -2.0, 0.4] * 10))
+    chosen = rated_snippets.Options(name="rated-snippets", member="a.txt")
+    found = texts_of(rated_snippets.build({"ratings.tar": tar({"a.txt": lines})}, chosen))
+    assert len(found) == 20
+    assert found["snippet 0"] == "positive"
+    assert found["snippet 1"] == "negative"
+    with pytest.raises(ValueError, match=r"line 1: 'x' is no rating"):
+        rated_snippets.build({"ratings.tar": tar({"a.txt": "1\tx\ttext\n"})}, chosen)
+    with pytest.raises(ValueError, match=r"has no a\.txt"):
+        rated_snippets.build({"ratings.tar": tar({"b.txt": lines})}, chosen)
+
+
+def archived(members, **changes):
+    given = {"name": "archived-texts", "classes": {"x/good/": "ham", "x/bad/": "spam"}}
+    chosen = archived_texts.Options(**{**given, **changes})
+    return archived_texts.build({"texts.tar": tar(members)}, chosen)
+
+
+def test_a_message_loses_its_headers_and_markup():
+    mail = "From: a\nTo: b\n\n<p>Buy  <b>now</b></p>=\nand save"
+    members = {f"x/good/{n}": f"From: c\n\nhello {n}" for n in range(9)}
+    members |= {f"x/bad/{n}": mail.replace("save", f"save {n}") for n in range(9)}
+    found = texts_of(archived({**members, "y/other": "z"}, form="mail"))
+    assert found["Buy now and save 3"] == "spam"
+    assert found["hello 5"] == "ham"
+    assert len(found) == 18
+
+
+def test_tagged_files_are_cut_and_stay_whole():
+    body = "\n".join(f"\tsentence/nn {n}/cd ./." for n in range(7))
+    members = {
+        f"x/{'good' if n % 2 else 'bad'}/{n}": body.replace("sentence", f"s{n}") for n in range(20)
+    }
+    built = archived(members, form="tagged", sentences=3)
+    for part in built.values():
+        files = [text.split()[0] for text in part.documents]
+        assert all(files.count(name) == 2 for name in files)
+    assert "s3 0 . s3 1 . s3 2 ." in texts_of(built)
+
+
+def test_a_class_without_files_is_named():
+    with pytest.raises(ValueError, match=r"under x/bad/\* has a text, so 'spam' is empty"):
+        archived({"x/good/1": "a"})
+    with pytest.raises(ValidationError, match="name the same files"):
+        archived({}, classes={"x/": "a", "x/y": "b"})
+
+
+def synset(offset, kind, words, pointers, gloss, part="n"):
+    listed = " ".join(f"{word} 0" for word in words)
+    up = " ".join(f"@ {target:08d} {part} 0000" for target in pointers)
+    head = f"{offset:08d} {kind:02d} {part} {len(words):02x} {listed} {len(pointers):03d} {up}"
+    return f"{head} | {gloss}\n"
+
+
+NOUNS = "  licence\n" + "".join(
+    synset(
+        n,
+        5 if n % 2 else 13,
+        [f"thing_{n}"],
+        [n - 1] if n else [],
+        f'gloss {n}; "one thing {n} here"; "two thing {n} there"',
+    )
+    for n in range(40)
+)
+
+
+def wordnet_task(task, **changes):
+    chosen = wordnet.Options(name="wordnet", task=task, **changes)
+    return wordnet.build({"data.noun": NOUNS.encode(), "data.verb": b""}, chosen)
+
+
+def test_wordnet_gives_kinds_senses_and_hypernyms():
+    kinds = texts_of(wordnet_task("supersense"))
+    assert kinds["gloss 3"] == "noun.animal"
+    assert kinds["gloss 4"] == "noun.food"
+    only = wordnet_task("supersense", per_class=6)
+    assert sum(len(part.documents) for part in only.values()) == 12
+    senses = wordnet_task("same-sense")
+    assert {name for part in senses.values() for name in part.classes} == {"same"}
+    assert texts_of(senses)["thing 7: one thing 7 here"] == "same"
+    pairs = [
+        (a, b, part.classes[k])
+        for part in wordnet_task("kind-of").values()
+        for a, b, k in zip(part.documents, part.pairs, part.y, strict=True)
+    ]
+    numbers = [(int(a.split()[1]), int(b.split()[1]), label) for a, b, label in pairs]
+    assert {label for *_, label in numbers} == {"yes", "no"}
+    assert all((a - b == 1) == (label == "yes") for a, b, label in numbers)
