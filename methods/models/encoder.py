@@ -125,6 +125,18 @@ def from_declaration(spec: Mapping[str, Any], kind: str) -> EncoderModel:
     return model
 
 
+def declared(name: str, configs: Path = Path("configs/models")) -> EncoderModel:
+    """A model of `configs/models/` by name, for use outside a study."""
+    strict_yaml = importlib.import_module("methods.study.strict_yaml")
+    known = {path.stem: path for path in configs.glob("*.yaml")}
+    if name not in known:
+        raise RetrofitError(f"there is no model '{name}'; {choices(name, known)}")
+    spec = strict_yaml.load(known[name]).value
+    if spec.get("kind") not in KINDS:
+        raise RetrofitError(f"'{name}' is a causal or vision model, which `methods.models` loads")
+    return from_declaration({"name": name, **spec}, spec["kind"])
+
+
 def load(directory: Path) -> EncoderModel:
     """Read what `EncoderModel.save` wrote."""
     extra = json.loads((Path(directory) / EXTRA).read_text("utf-8"))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from methods.adapt.prompt_tuning import decomposition
 from methods.adapt.prompt_tuning.params import (
-    Dept,
+    Decomposed,
     PromptTuning,
     TextFineTune,
     TextLora,
@@ -55,7 +55,7 @@ def attach(
     match params:
         case PromptTuning():
             return _peft_prompt(model, kind, params, context_ids, generator)
-        case Dept():
+        case Decomposed():
             return _decomposed(model, params, context_ids, generator)
         case TextLora():
             return _lora(model, kind, params, generator)
@@ -110,7 +110,7 @@ def _peft_prompt(
 
 
 def _decomposed(
-    model: PreTrainedModel, params: Dept, ids: list[int], generator: torch.Generator
+    model: PreTrainedModel, params: Decomposed, ids: list[int], generator: torch.Generator
 ) -> Attached:
     embedding = model.get_input_embeddings()
     rank = params.rank
@@ -160,7 +160,7 @@ def state_of(attached: Attached, params: TextTuning) -> tuple[dict[str, Any], di
 
             config = attached.backbone.peft_config["default"].to_dict()
             return _plain(config), get_peft_model_state_dict(attached.backbone)
-        case Dept():
+        case Decomposed():
             prompt = attached.backbone.prompt
             config = {
                 "peft_type": params.method.upper(),
@@ -182,7 +182,7 @@ def restore(attached: Attached, params: TextTuning, tensors: dict[str, Tensor]) 
             from peft import set_peft_model_state_dict
 
             set_peft_model_state_dict(attached.backbone, tensors)
-        case Dept():
+        case Decomposed():
             attached.backbone.prompt.load_state_dict(tensors)
         case TextFineTune():
             if not tensors:

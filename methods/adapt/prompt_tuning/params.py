@@ -86,16 +86,9 @@ class PromptTuning(_Prompt):
         return self.tokens
 
 
-@register(RUN, paper="2309.05173")
-class Dept(_Prompt):
-    """DePT: a shorter prompt, and a low-rank update of the input embeddings by position."""
+class Decomposed(_Prompt):
+    """What DePT and EPT share: a short prompt and a low-rank update."""
 
-    fusion: ClassVar[str] = "none"
-    fusion_scale: ClassVar[float] = 1.0
-    fusion_width: ClassVar[int | None] = None
-    spaces: ClassVar[int] = 0
-
-    method: Literal["dept"] = "dept"
     tokens: int = Field(40, ge=1, description="Length of the short prompt, m.")
     rank: int | None = Field(
         None, ge=0, description="r; null: as many as a prompt of `budget` tokens would pay for."
@@ -105,7 +98,7 @@ class Dept(_Prompt):
     low_rank_learning_rate: float = Field(5e-4, gt=0, description="Of A and B and all but P.")
 
     @model_validator(mode="after")
-    def _budget_pays(self) -> Dept:
+    def _budget_pays(self) -> Decomposed:
         if self.rank is None and self.tokens > self.budget:
             raise ValueError(f"a budget of {self.budget} does not pay for {self.tokens} tokens")
         return self
@@ -116,8 +109,20 @@ class Dept(_Prompt):
         return self.tokens
 
 
+@register(RUN, paper="2309.05173")
+class Dept(Decomposed):
+    """DePT: a shorter prompt, and a low-rank update of the input embeddings by position."""
+
+    fusion: ClassVar[str] = "none"
+    fusion_scale: ClassVar[float] = 1.0
+    fusion_width: ClassVar[int | None] = None
+    spaces: ClassVar[int] = 0
+
+    method: Literal["dept"] = "dept"
+
+
 @register(RUN, paper="2405.11464")
-class Ept(Dept):
+class Ept(Decomposed):
     """EPT: DePT with prompt fusion and multi-space projection (both reconstructed from the abstract)."""
 
     method: Literal["ept"] = "ept"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from methods.adapt.prompt_tuning import decomposition, fusion, spaces
 
 if TYPE_CHECKING:
-    from methods.adapt.prompt_tuning.params import Dept
+    from methods.adapt.prompt_tuning.params import Decomposed
 
 PARTS = {
     "prompt_embeddings": "decomposition",
@@ -35,7 +35,9 @@ class DecomposedPrompt(nn.Module):
     plain prompt tuning. Names of the prompt and of A and B are those of peft and of DePT's code.
     """
 
-    def __init__(self, initial: Tensor, settings: Dept, rank: int, generator: torch.Generator):
+    def __init__(
+        self, initial: Tensor, settings: Decomposed, rank: int, generator: torch.Generator
+    ):
         super().__init__()
         width = initial.shape[1]
         self.settings, self.rank = settings, rank
@@ -160,7 +162,7 @@ def initial_prompt(
 
 
 def load_prompt(
-    settings: Dept, tensors: Mapping[str, Tensor], generator: torch.Generator | None = None
+    settings: Decomposed, tensors: Mapping[str, Tensor], generator: torch.Generator | None = None
 ) -> DecomposedPrompt:
     """The module whose parameters are `tensors`, as they were saved."""
     rank = tensors["lora_embedding_A"].shape[1] if "lora_embedding_A" in tensors else 0

@@ -150,7 +150,7 @@ def train(
     fit(
         Trained(classifier.eval()),
         loss,
-        torch.optim.AdamW(groups, weight_decay=0.0),
+        torch.optim.AdamW(groups, weight_decay=0.0, fused=True),
         steps=params.steps,
         context=context,
         learning_rate=lambda step: factor(step, params.steps, params.warm_up),
