@@ -122,9 +122,6 @@ def tune(
     kind = kind_of(base)
     task = prepare(train_split, test_split, base.tokenizer, kind, params)
     base.model.to(context.device)
-    # The other attention kernels have a backward pass on a processor that is several times slower.
-    before = base.model.config._attn_implementation
-    base.model.set_attn_implementation("eager")
     ids = initial_ids(base.tokenizer, params)
     attached = attach(base.model, kind, params, ids, context.generator(f"adapter {task.name}"))
     generator = context.generator(f"classifier {task.name}")
@@ -135,7 +132,6 @@ def tune(
         scores = classifier.scores(task.test, context.device)
     config, tensors = state_of(attached, params)
     release(attached)
-    base.model.set_attn_implementation(before)
     return TaskAdapter(
         classes=task.classes,
         config=config,

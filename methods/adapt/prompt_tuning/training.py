@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -99,15 +99,21 @@ def computing(classifier: TextClassifier, attached: Attached, params: TextTuning
     """
     dtype = getattr(torch, params.compute_dtype)
     device = next(classifier.parameters()).device.type
-    if isinstance(params, TextFineTune):
-        with torch.autocast(device, torch.bfloat16, enabled=dtype != torch.float32):
-            yield
-        return
     own = {id(p) for group in attached.groups for p in group["params"]}
     own |= {id(p) for p in classifier.readout.parameters()}
     names = {name for name, p in classifier.named_parameters() if id(p) in own}
-    with frozen_in(classifier, dtype, names):
-        yield
+    whole = isinstance(params, TextFineTune)
+    before = attached.model.config._attn_implementation
+    # On a processor the backward pass of the other attention kernels is several times slower.
+    attached.model.set_attn_implementation("eager")
+    try:
+        with (
+            torch.autocast(device, torch.bfloat16, enabled=whole and dtype != torch.float32),
+            nullcontext() if whole else frozen_in(classifier, dtype, names),
+        ):
+            yield
+    finally:
+        attached.model.set_attn_implementation(before)
 
 
 @dataclass(frozen=True)
