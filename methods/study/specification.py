@@ -207,6 +207,9 @@ class StudyBase(SpecModel):
     seeds: Seeds = 1
     """How many seeds; `{"*": 3, "*-pc": 1}` takes the last pattern that matches the variant."""
     tiers: dict[Literal[TIERS], TierSpec] = {}
+    ranks: dict[str, list[str]] = {}
+    """Metric → patterns of the variants that are ranked on it, unit by unit; tables and claims know it then as
+    `rank/<metric>`."""
     tables: dict[Name, Table] = {}
     figures: dict[Name, Figure] = {}
     claims: dict[Name, Claim] = {}
