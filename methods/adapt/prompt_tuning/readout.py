@@ -46,7 +46,10 @@ class CausalReadout(nn.Module):
 
     def forward(self, backbone: nn.Module, batch: dict[str, Tensor], prefix: int) -> Tensor:
         """Scores [b, C] float32 after the last token of each text."""
-        found = backbone(**batch, output_hidden_states=True, logits_to_keep=1, use_cache=False)
+        # The model's own scores are not used; of a single place, chosen by index, they cost next to nothing (the last
+        # place by slice would be no contiguous block, and the whole table copied for every text).
+        one = torch.zeros(1, dtype=torch.int64, device=batch["input_ids"].device)
+        found = backbone(**batch, output_hidden_states=True, logits_to_keep=one, use_cache=False)
         last = prefix + batch["attention_mask"].sum(1) - 1
         hidden = found.hidden_states[-1]
         features = hidden[torch.arange(len(hidden), device=hidden.device), last]
