@@ -116,6 +116,7 @@ class Classifier:
         )
         readout.load_state_dict(adapter.head, strict=False)
         self.module = TextClassifier(self.attached, readout).eval().requires_grad_(False)
+        self._size = sum(p.numel() for p in self.module.parameters())
         if isinstance(self.attached.backbone, Prompted):
             self.attached.backbone.prompt = self.attached.backbone.prompt.fold()
 
@@ -135,10 +136,9 @@ class Classifier:
     def print_trainable_parameters(self) -> None:
         """As peft prints them: what was trained (without the classifier), what there is, the share."""
         trained = sum(self._adapter.counts.values())
-        everything = sum(p.numel() for p in self.module.parameters())
         print(
-            f"trainable params: {trained:,d} || all params: {everything:,d} || "
-            f"trainable%: {100 * trained / everything:.4f}"
+            f"trainable params: {trained:,d} || all params: {self._size:,d} || "
+            f"trainable%: {100 * trained / self._size:.4f}"
         )
 
     def close(self) -> None:

@@ -162,10 +162,9 @@ def metrics(tasks: dict[str, TaskAdapter]) -> dict[str, Metric]:
         found[f"accuracy/{name}"] = Metric(share, stderr=error, n=n, higher_is_better=True)
     counts = next(iter(tasks.values())).counts
     found["parameters"] = Metric(sum(counts.values()), higher_is_better=False)
-    if len(counts) > 1:
-        found |= {
-            f"parameters/{part}": Metric(n, higher_is_better=False) for part, n in counts.items()
-        }
+    for part, count in counts.items():
+        if part != "all":
+            found[f"parameters/{part}"] = Metric(count, higher_is_better=False)
     return found
 
 
