@@ -10,7 +10,8 @@ from methods.models import encoder
 from methods.models.params import ModelDeclaration
 from methods.run.context import Context
 from methods.study import strict_yaml
-from methods.study.errors import RetrofitError
+from methods.study.errors import RetrofitError, SpecError
+from methods.study.expansion import plan
 from tests.models.tiny import tiny_model
 from tests.models.tiny_encoder import CONTEXT, tiny_encoder, tiny_seq2seq
 
@@ -100,3 +101,41 @@ def test_minilm_is_declared_as_an_encoder():
     assert declared.config["hidden_size"] == 384
     with pytest.raises(ValidationError, match="goes with layout directory"):
         ModelDeclaration.model_validate({**strict_yaml.load(DECLARED).value, "layout": "gguf"})
+
+
+STUDY = """
+study: s
+title: s
+base: {base}
+data: {{train: [bbc-news.train], test: [bbc-news.test]}}
+variants: {{a: [{{method: {method}, length: 16, steps: 2, warm_up: 0}}]}}
+"""
+
+
+def planned(tmp_path, base, method="text_probe"):
+    path = tmp_path / "s.yaml"
+    path.write_text(STUDY.format(base=base, method=method), "utf-8")
+    return next(run for run in plan(path).runs().values() if run.kind == "base")
+
+
+def test_a_base_is_imported_by_its_kind(tmp_path):
+    assert planned(tmp_path, "minilm").implementation == "methods.models.encoder:base"
+    causal = planned(tmp_path, "{huggingface: a/b}")
+    assert causal.implementation == "methods.models.imports:base"
+    assert causal.spec == {"huggingface": "a/b", "revision": "main"}
+    seq2seq = planned(tmp_path, "{huggingface: a/b, kind: seq2seq}")
+    assert seq2seq.implementation == "methods.models.encoder:base"
+    assert seq2seq.spec["kind"] == "seq2seq"
+
+
+def test_a_prompt_that_is_too_long_is_refused_when_planning(tmp_path):
+    long = "prompt_tuning, tokens: 500"
+    with pytest.raises(SpecError, match=r"a prompt of 500 tokens .* context of 512"):
+        planned(tmp_path, "minilm", long)
+
+
+def test_models_are_found_by_name():
+    with pytest.raises(RetrofitError, match=r"no model 'minilmm'; .*minilm"):
+        encoder.declared("minilmm")
+    with pytest.raises(RetrofitError, match="'smollm2-135m' is a causal or vision model"):
+        encoder.declared("smollm2-135m")
