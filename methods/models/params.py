@@ -27,6 +27,8 @@ class ModelDeclaration(SpecModel):
     """gguf: one GGUF file (several are joined in the order of `files`), made dense.
     directory: the files of a transformers model directory (config.json, *.safetensors, tokenizer).
     network: one file of published PyTorch weights of a vision network that `config` describes."""
+    kind: Literal["encoder", "seq2seq"] | None = None
+    """layout directory: an encoder (BERT) or an encoder with a decoder (T5); left out: a causal language model."""
     files: dict[str, RawFile] = Field(min_length=1)
     sources: list[AnySource] = Field(min_length=1)
     """Tried in this order until one serves."""
@@ -62,6 +64,8 @@ class ModelDeclaration(SpecModel):
                 raise ValueError(f"config of a vision network lacks {', '.join(sorted(wanted))}")
             if any(file.sha256 is None for file in self.files.values()):
                 raise ValueError("PyTorch weights are pickles and need a sha256 wherever they lie")
+        if self.kind is not None and self.layout != "directory":
+            raise ValueError(f"kind '{self.kind}' goes with layout directory")
         if self.layout == "directory" and "config.json" not in self.files:
             raise ValueError("a model directory needs the file config.json")
         return self

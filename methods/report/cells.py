@@ -214,6 +214,10 @@ def gather(plan: Plan, results: Path) -> Cells:
         f"{run.kind}/{run.name}": reader.record(run, needed=False)
         for run in sorted(plan.runs().values(), key=lambda run: (run.kind, run.name))
     }
+    if plan.study.ranks:
+        from methods.report.ranks import ranked
+
+        cells = ranked(cells, plan.study.ranks)
     return Cells(plan, results, tuple(cells), records)
 
 

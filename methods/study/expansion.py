@@ -21,6 +21,7 @@ from methods.study.specification import DataRef, HubBase, NamedBase, PathBase, S
 
 KINDS = ("data", "base", "method", "evaluate")
 BASE_IMPLEMENTATION = "methods.models.imports:base"
+ENCODER_IMPLEMENTATION = "methods.models.encoder:base"
 DATA_IMPLEMENTATION = "methods.data.building:build_run"
 LONGEST_SLUG = 60
 
@@ -322,7 +323,8 @@ class _Expander:
     def _base_run(self, base: Any) -> Run:
         match base:
             case HubBase():
-                slug, declared = base.huggingface.rpartition("/")[2], base.model_dump()
+                slug = base.huggingface.rpartition("/")[2]
+                declared = base.model_dump(exclude_none=True)
             case PathBase():
                 directory = Path(base.path)
                 if not directory.is_dir():
@@ -331,7 +333,7 @@ class _Expander:
                     )
                 slug, declared = (
                     directory.name,
-                    {**base.model_dump(), "files": _fingerprint(directory)},
+                    {**base.model_dump(exclude_none=True), "files": _fingerprint(directory)},
                 )
             case NamedBase():
                 file = self.configs / "models" / f"{base.name}.yaml"
@@ -343,8 +345,9 @@ class _Expander:
                         ]
                     )
                 slug, declared = base.name, {"name": base.name, **strict_yaml.load(file).value}
-        code = code_of(BASE_IMPLEMENTATION.split(":")[0])
-        return self._shared(Run("base", _slug(slug), declared, BASE_IMPLEMENTATION, None, {}, code))
+        implementation = ENCODER_IMPLEMENTATION if declared.get("kind") else BASE_IMPLEMENTATION
+        code = code_of(implementation.split(":")[0])
+        return self._shared(Run("base", _slug(slug), declared, implementation, None, {}, code))
 
     def _shared(self, run: Run) -> Run:
         """One object for one key, so that shared prefixes are shared."""

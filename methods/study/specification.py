@@ -103,18 +103,22 @@ Data = dict[Literal[ROLES], DataRefs]
 
 
 class HubBase(SpecModel):
-    """Any causal language model of the Hugging Face hub."""
+    """Any causal language model of the Hugging Face hub, or by its `kind` another text model."""
 
     huggingface: str
     """`organisation/name`."""
     revision: str = "main"
     """A commit is reproducible; a branch name is not, and is recorded as such."""
+    kind: Literal["encoder", "seq2seq"] | None = None
+    """encoder (BERT) or seq2seq (T5); left out: a causal language model."""
 
 
 class PathBase(SpecModel):
     """A model directory on this machine (config.json and safetensors)."""
 
     path: str
+    kind: Literal["encoder", "seq2seq"] | None = None
+    """As for a model of the hub."""
 
 
 class NamedBase(SpecModel):
@@ -203,6 +207,9 @@ class StudyBase(SpecModel):
     seeds: Seeds = 1
     """How many seeds; `{"*": 3, "*-pc": 1}` takes the last pattern that matches the variant."""
     tiers: dict[Literal[TIERS], TierSpec] = {}
+    ranks: dict[str, list[str]] = {}
+    """Metric → patterns of the variants that are ranked on it, unit by unit; tables and claims know it then as
+    `rank/<metric>`."""
     tables: dict[Name, Table] = {}
     figures: dict[Name, Figure] = {}
     claims: dict[Name, Claim] = {}

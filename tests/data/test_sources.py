@@ -232,3 +232,24 @@ def test_a_web_address_serves_and_a_larger_or_missing_file_is_refused(tmp_path):
     finally:
         server.shutdown()
         server.server_close()
+
+
+def test_pip_is_given_the_checksum_of_a_source_distribution(tmp_path, monkeypatch):
+    from methods.data import sources
+    from methods.data.spec import PypiSource
+
+    asked = []
+
+    def client(words, scratch):
+        asked.append((words, (scratch / "pinned.txt").read_text()))
+        tgz(scratch / "x-1.tar.gz")
+
+    monkeypatch.setattr(sources, "_client", client)
+    source = PypiSource(
+        kind="pypi", package="x", version="1", sdist="a" * 64, files={"a.txt": "package/a.txt"}
+    )
+    found = obtain("set", raw(), [source])
+    assert found["a.txt"].read_bytes() == BODY
+    words, pinned = asked[0]
+    assert {"--no-binary=:all:", "--require-hashes", "--no-deps"} <= set(words)
+    assert pinned == f"x==1 --hash=sha256:{'a' * 64}\n"
