@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors import numpy as tensors
 
 from methods.counting.density import adaptive_sigmas, density_map, kept, outside, radii
-from methods.data.formats import Scenes
+from methods.data.kinds import Scenes
 from methods.fit.batches import subset
 from methods.run.metrics import Metric
 from methods.study.errors import RetrofitError

@@ -18,7 +18,7 @@ from methods.study.errors import RetrofitError
 if TYPE_CHECKING:
     from methods.counting.network import Counter
     from methods.counting.params import Counting
-    from methods.data.formats import Scenes
+    from methods.data.kinds import Scenes
     from methods.run.context import Context
 
 

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from methods.counting.params import DensityCounting
-    from methods.data.formats import Scenes
+    from methods.data.kinds import Scenes
     from methods.models.networks.network import Network
     from methods.run.context import Context
 

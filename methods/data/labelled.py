@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from methods.data.builders.options import by_hash
-from methods.data.formats import LabelledText
+from methods.data.kinds import LabelledText
 
 Row = tuple[str, str] | tuple[str, str, str]
 """(text, class) or (text, class, second text)."""

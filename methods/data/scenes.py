@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from methods.data.formats import Scenes
+from methods.data.kinds import Scenes
 from methods.run.progress import track
 from methods.study.errors import choices
 

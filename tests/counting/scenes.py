@@ -3,7 +3,7 @@
 import numpy as np
 
 from methods.counting.params import DensityCounting, DensityMaps
-from methods.data.formats import Scenes
+from methods.data.kinds import Scenes
 
 MAPS = DensityMaps(sigma=2.0, size=9)
 

@@ -7,7 +7,7 @@ import pytest
 
 from methods.counting import maps
 from methods.counting.params import DensityMaps, DensityMapsBesideBase
-from methods.data.formats import Images, Scenes
+from methods.data.kinds import Images, Scenes
 from methods.models.networks.network import Network, build
 from methods.run.context import Context
 from methods.study.errors import RetrofitError

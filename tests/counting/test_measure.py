@@ -7,7 +7,7 @@ from methods.counting.measure import measure
 from methods.counting.network import Counter
 from methods.counting.params import Counting, CountingInRegion
 from methods.counting.uniform import Uniform
-from methods.data.formats import Scenes
+from methods.data.kinds import Scenes
 from methods.run.context import Context
 from methods.study.errors import RetrofitError
 from tests.counting.scenes import scenes

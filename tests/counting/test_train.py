@@ -10,7 +10,7 @@ from methods.counting import train
 from methods.counting.crops import random_crop
 from methods.counting.params import UniformDensity
 from methods.counting.uniform import apply as uniform
-from methods.data.formats import Scenes
+from methods.data.kinds import Scenes
 from methods.run.context import Context
 from methods.study.errors import RetrofitError
 from tests.counting.scenes import MAPS, params, scenes

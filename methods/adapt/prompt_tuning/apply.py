@@ -40,7 +40,7 @@ from methods.study.errors import RetrofitError
 
 if TYPE_CHECKING:
     from methods.adapt.prompt_tuning.params import TextTuning
-    from methods.data.formats import LabelledText
+    from methods.data.kinds import LabelledText
     from methods.models.encoder import EncoderModel
     from methods.models.language import LanguageModel
     from methods.run.context import Context

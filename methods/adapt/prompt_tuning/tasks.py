@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from methods.adapt.prompt_tuning.readout import verbalizer
-from methods.data.formats import LabelledText
+from methods.data.kinds import LabelledText
 from methods.fit.batches import held_out, subset
 from methods.models.encoder import Tokens, tokenise
 from methods.study.errors import RetrofitError, choices

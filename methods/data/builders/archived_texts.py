@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from methods.data.builders.options import BuilderOptions, check_shares
-from methods.data.formats import LabelledText
+from methods.data.kinds import LabelledText
 from methods.data.labelled import divided
 
 SOFT_BREAK = re.compile(r"=\r?\n")

@@ -19,7 +19,7 @@ from pydantic import Field, field_validator, model_validator
 from methods.data.archives import ArchiveError, members_under
 from methods.data.builders.cutouts import distinct, picture
 from methods.data.builders.options import BuilderOptions, by_hash, check_shares
-from methods.data.formats import Scenes
+from methods.data.kinds import Scenes
 
 if TYPE_CHECKING:
     from PIL.Image import Image

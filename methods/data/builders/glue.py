@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from methods.data.builders.options import BuilderOptions
-from methods.data.formats import LabelledText
+from methods.data.kinds import LabelledText
 from methods.data.labelled import Row, collected
 
 SEED = 42

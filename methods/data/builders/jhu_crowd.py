@@ -13,7 +13,7 @@ from pydantic import Field
 
 from methods.data import scenes
 from methods.data.builders.options import BuilderOptions
-from methods.data.formats import Scenes
+from methods.data.kinds import Scenes
 
 FOLDER = "jhu-crowd/"
 SPLITS = {"train": "train", "validation": "val", "test": "test"}

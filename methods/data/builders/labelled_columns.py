@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from methods.data.builders.options import BuilderOptions, check_shares
-from methods.data.formats import LabelledText
+from methods.data.kinds import LabelledText
 from methods.data.labelled import Row, collected, divided
 
 LONGEST_FIELD = 50_000_000

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from methods.data import scenes
 from methods.data.builders.options import BuilderOptions
-from methods.data.formats import Scenes
+from methods.data.kinds import Scenes
 
 FOLDER = "nwpu-crowd/"
 SPLITS = {"train": "train.txt", "test": "val.txt"}

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 
 from methods.data import scenes
 from methods.data.builders.options import BuilderOptions
-from methods.data.formats import Scenes
+from methods.data.kinds import Scenes
 
 FOLDER = "images/"
 

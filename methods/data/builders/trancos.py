@@ -14,7 +14,7 @@ import numpy as np
 
 from methods.data import scenes
 from methods.data.builders.options import BuilderOptions
-from methods.data.formats import Scenes
+from methods.data.kinds import Scenes
 
 FOLDER = "trancos/"
 SPLITS = {"train": "training.txt", "validation": "validation.txt", "test": "test.txt"}

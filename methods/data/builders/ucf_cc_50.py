@@ -9,7 +9,7 @@ from pydantic import Field
 
 from methods.data import scenes
 from methods.data.builders.options import BuilderOptions
-from methods.data.formats import Scenes
+from methods.data.kinds import Scenes
 
 FOLDER = "ucf_cc_50/"
 FOLDS = 5

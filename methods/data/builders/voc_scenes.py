@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from methods.data import scenes
 from methods.data.builders.options import BuilderOptions
-from methods.data.formats import Scenes
+from methods.data.kinds import Scenes
 from methods.study.spec_model import SpecModel
 
 LARGEST_XML = 16_000_000

@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, field_validator
 
 from methods.data.builders.options import BuilderOptions, check_shares
-from methods.data.formats import LabelledText
+from methods.data.kinds import LabelledText
 from methods.data.labelled import Row, divided
 
 FILES = frozenset({"data.noun", "data.verb"})

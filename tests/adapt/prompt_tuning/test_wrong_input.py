@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from methods.adapt.prompt_tuning.apply import apply
 from methods.adapt.prompt_tuning.params import Dept, Ept, PromptTuning, TextLora, TextProbe
-from methods.data.formats import Text
+from methods.data.kinds import Text
 from methods.models.language import LanguageModel
 from methods.run.context import Context
 from methods.study.errors import RetrofitError

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from methods.data.formats import LabelledText
+from methods.data.kinds import LabelledText
 from methods.models.language import LanguageModel
 from tests.models.tiny import tiny_model
 from tests.models.tiny_encoder import tokenizer
