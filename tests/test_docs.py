@@ -29,4 +29,6 @@ def test_the_example_prints_what_the_page_shows(name):
 def test_no_page_shows_output_that_nothing_checks():
     for page in Path("docs").glob("*.md"):
         text = page.read_text(encoding="utf-8")
-        assert len(EXAMPLE.findall(text)) == text.count("```text\n"), page
+        # counting.md shows its folder first; tests/counting/test_docs.py makes that folder and runs the example.
+        if page.stem != "counting":
+            assert len(EXAMPLE.findall(text)) == text.count("```text\n"), page

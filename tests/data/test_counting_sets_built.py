@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from methods.data import load
+from methods.data.loading import load
 
 ROOT = Path(__file__).resolve().parents[2] / "data"
 
