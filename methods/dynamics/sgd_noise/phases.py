@@ -47,11 +47,16 @@ def apply(base: None, data: dict, params: SGDNoise, context: Context) -> Estimat
         raise RetrofitError(
             f"sizes: {params.sizes[-1]} images are asked for, and there are {len(y)}"
         )
-    members, modules, images = _members(params, x, context)
-    ensemble = Ensemble(modules, members, x, y, images)
-    outcome = _trained(ensemble, params, context)
-    errors = _errors(ensemble, outcome, x_test, y_test)
-    records = _records(members, outcome, errors, params)
+    saved = context.checkpoint.load()
+    records: list[dict] = saved["state"]["records"] if saved else []
+    for size in params.sizes[len({row["size"] for row in records}) :]:
+        members, modules, images = _members(size, params, x, context)
+        ensemble = Ensemble(modules, members, x, y, images)
+        resumed = saved if saved and saved["state"]["size"] == size else None
+        outcome = _trained(ensemble, size, params, context, resumed, records)
+        records += _records(members, outcome, _errors(ensemble, outcome, x_test, y_test), params)
+    records.sort(key=lambda row: row["replicate"])
+    _warn(records, params, context)
     _history(records, context)
     return Estimates(records, {}, _metrics(records, params))
 
@@ -68,65 +73,75 @@ def _parity(images: Images, pool: int) -> tuple[Tensor, Tensor]:
     return x, y
 
 
-def _members(params: SGDNoise, x: Tensor, context: Context):
+def _members(size: int, params: SGDNoise, x: Tensor, context: Context):
+    """The networks of one size: they are trained together, so that each is looked at after every P / B updates."""
     members, modules, rows = [], [], []
-    most = params.sizes[-1]
     for replicate in range(params.replicates):
         generator = context.generator(f"sgd noise {replicate}")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
             module = build(params.network, tuple(x.shape[1:]))
-        order = torch.randperm(len(x), generator=generator)[:most]
+        # The images of a smaller size are the first ones of a larger.
+        order = torch.randperm(len(x), generator=generator)[: params.sizes[-1]]
         seed = int(torch.randint(2**62, (), generator=generator))
-        for size in params.sizes:
-            for alpha in params.alphas:
-                for temperature in params.temperatures:
-                    members.append(Member(alpha, temperature, size, seed))
-                    modules.append(copy.deepcopy(module))
-                    rows.append(order)
+        for alpha in params.alphas:
+            for temperature in params.temperatures:
+                members.append(Member(alpha, temperature, size, seed))
+                modules.append(copy.deepcopy(module))
+                rows.append(order[:size])
     return members, modules, torch.stack(rows)
 
 
-def _trained(ensemble: Ensemble, params: SGDNoise, context: Context) -> Outcome:
-    saved = context.checkpoint.load()
+def _trained(
+    ensemble: Ensemble,
+    size: int,
+    params: SGDNoise,
+    context: Context,
+    resumed: dict[str, Any] | None,
+    records: list[dict],
+) -> Outcome:
     state = None
-    if saved:
-        tensors = saved["tensors"]
+    if resumed:
+        tensors = resumed["tensors"]
         weights = {n.removeprefix("w."): v for n, v in tensors.items() if n.startswith("w.")}
         state = {name: tensors[name] for name in ("done", "stable", "updates")}
-        state |= {"weights": weights, "update": saved["state"]["update"]}
+        state |= {"weights": weights, "update": resumed["state"]["update"]}
 
     def save(found: dict[str, Any]) -> None:
         if context.checkpoint.every(CHECKPOINT_SECONDS):
             tensors = {name: found[name] for name in ("done", "stable", "updates")}
             tensors |= {f"w.{name}": value for name, value in found["weights"].items()}
-            context.checkpoint.save(tensors, {"update": found["update"]})
+            position = {"update": found["update"], "size": size, "records": records}
+            context.checkpoint.save(tensors, position)
 
-    bar = _Bar(params.max_updates, context)
-    found = ensemble.train(
+    return ensemble.train(
         params.batch,
         params.max_updates,
         replacement=params.replacement,
-        each=bar,
+        each=_Bar(params.max_updates, context, f"{size} images, updates"),
         saved=state,
         save=save,
     )
-    lost = int((~found.stable).sum()), int((found.stable & ~found.fitted).sum())
-    if any(lost):
+
+
+def _warn(records: list[dict], params: SGDNoise, context: Context) -> None:
+    unstable = sum(not row["stable"] for row in records)
+    unfit = sum(row["stable"] and not row["fitted"] for row in records)
+    if unstable or unfit:
         context.log.warning(
             "of %d networks %d became unstable and %d did not fit within %d updates",
-            len(found.stable),
-            *lost,
+            len(records),
+            unstable,
+            unfit,
             params.max_updates,
         )
-    return found
 
 
 class _Bar:
     """Progress over updates; it ends early where all have fitted."""
 
-    def __init__(self, total: int, context: Context):
-        self._ticks = iter(context.progress(range(total), total, "updates"))
+    def __init__(self, total: int, context: Context, label: str):
+        self._ticks = iter(context.progress(range(total), total, label))
         self._at = 0
 
     def __call__(self, update: int, left: int) -> None:
@@ -149,7 +164,7 @@ def _errors(ensemble: Ensemble, found: Outcome, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _records(members: list[Member], found: Outcome, errors: Tensor, params: SGDNoise) -> list[dict]:
-    each = len(params.sizes) * len(params.alphas) * len(params.temperatures)
+    each = len(params.alphas) * len(params.temperatures)
     rows = []
     for i, member in enumerate(members):
         rate = member.temperature * params.batch
