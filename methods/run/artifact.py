@@ -100,8 +100,11 @@ def is_done(directory: Path, key: str) -> bool:
     return (directory / META).is_file() and damage(directory, key) is None
 
 
-def check_files(directory: Path, deep: bool = False) -> list[str]:
-    """What is wrong with a finished run's files: missing, another size or (deep) another checksum."""
+def check_files(directory: Path, deep: bool | frozenset[str] = False) -> list[str]:
+    """What is wrong with a finished run's files: missing, another size or another checksum.
+
+    deep: whether checksums are computed, or the names of the files whose are.
+    """
     meta = read_meta(directory)
     if meta is None:
         return [f"{directory}: no {META}"]
@@ -112,13 +115,18 @@ def check_files(directory: Path, deep: bool = False) -> list[str]:
             problems.append(f"{path} is missing")
         elif path.stat().st_size != entry["bytes"]:
             problems.append(f"{path} has {path.stat().st_size} bytes, expected {entry['bytes']}")
-        elif deep and (found := sha256(path)) != entry["sha256"]:
+        elif (deep is True or (deep and name in deep)) and (found := sha256(path)) != entry[
+            "sha256"
+        ]:
             problems.append(f"{path} is damaged: sha256 {found}, expected {entry['sha256']}")
     return problems
 
 
-def damage(directory: Path, key: str, deep: bool = False) -> str | None:
-    """The first thing wrong with a run that seems finished; None for a sound one, and where there is none."""
+def damage(directory: Path, key: str, deep: bool | frozenset[str] = False) -> str | None:
+    """The first thing wrong with a run that seems finished; None for a sound one, and where there is none.
+
+    deep as for `check_files`.
+    """
     try:
         meta = read_meta(directory)
     except RetrofitError as error:

@@ -14,6 +14,7 @@ from pathlib import Path
 from methods.run.artifact import META, damage
 from methods.study.expansion import Run
 
+TABLES_READ = frozenset({"metrics.json", "history.jsonl"})
 DAMAGED = "damaged"
 """Folder in the results folder for what was set aside."""
 
@@ -31,18 +32,19 @@ def set_damaged_aside(
     """
     say = say or _warn
     found: list[str] = []
-    deep = set(shown)
+    seen, whole = set(shown), set()
     todo = list(runs)
     while todo:
         for name in todo:
             directory = results / runs[name].directory
-            if why := damage(directory, runs[name].key, deep=name in deep):
+            deep = True if name in whole else TABLES_READ if name in seen else False
+            if why := damage(directory, runs[name].key, deep):
                 say(f"{why}: kept as {_set_aside(directory, results)} and made again")
                 found.append(name)
         pending = [run for run in runs.values() if not (results / run.directory / META).is_file()]
         read = {upstream.name for run in pending for upstream in run.upstream.values()}
-        todo = [name for name in runs if name in read - deep]
-        deep |= read
+        todo = [name for name in runs if name in read - whole]
+        whole |= read
     return found
 
 
